@@ -1,0 +1,48 @@
+"""Run any function once per item, with everything Django does for one object kept.
+
+    report = carpool.run(create_user, rows)
+
+Importable before ``django.setup()``.
+"""
+
+from carpool.exceptions import (
+    CarpoolError,
+    ConfigurationError,
+    Interrupted,
+    ItemFailed,
+    ItemsFailed,
+    ItemTimeout,
+    NotRun,
+    NotSendable,
+    OutcomeUnknown,
+    RunFailed,
+    TooManyFailures,
+    TransactionBroken,
+    WorkerDied,
+)
+from carpool.progress import Snapshot
+from carpool.report import Report
+from carpool.run import run, stream
+from carpool.types import Failure, Outcome
+
+__all__ = [
+    "CarpoolError",
+    "ConfigurationError",
+    "Failure",
+    "Interrupted",
+    "ItemFailed",
+    "ItemTimeout",
+    "ItemsFailed",
+    "NotRun",
+    "NotSendable",
+    "Outcome",
+    "OutcomeUnknown",
+    "Report",
+    "RunFailed",
+    "Snapshot",
+    "TooManyFailures",
+    "TransactionBroken",
+    "WorkerDied",
+    "run",
+    "stream",
+]

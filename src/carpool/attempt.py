@@ -1,0 +1,469 @@
+"""One chunk in one transaction, and the bad items found.
+
+A chunk's life::
+
+    BEGIN (on SQLite: IMMEDIATE)
+      SAVEPOINT            a group of items, at first the whole chunk
+        function(item) …   one raises: ROLLBACK TO, and the others of the group again, in
+      RELEASE              smaller groups from now on (see Note [Groups])
+    COMMIT                 announced before, so that a death in it is told from one before it
+    on_commit callbacks    each told from the next: one that raises costs its own item only
+
+Deadlocks and their like undo the whole transaction and try it again, with jittered back-off. What
+can't be told here (a COMMIT refused with no row to blame) is handed back for `run` to split.
+
+A function is therefore called again for an item when a *neighbour* fails or the transaction is
+retried. Its database writes count once; what else it does (mail, files) happens again. That is in
+the documentation; ``chunk_size=1`` turns the first of the two off.
+
+Nothing is refused here, and nothing raised: whatever happens comes back as a `ChunkResult`.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from django.db import connections, transaction
+
+from carpool import databases
+from carpool.errors import Trouble, describe, trouble_of
+from carpool.exceptions import TransactionBroken
+from carpool.grouping import SMALL_GROUP, Grouping
+from carpool.items import Items
+from carpool.types import GONE, ChunkResult, Ending, Fault, Job
+
+BACK_OFF = 0.05
+"""Seconds before the first retry, doubled for each further one, times 0.5 to 1.5 by chance (so
+that two that collided don't collide again). A deadlock's victim need not wait long: the winner is
+through within a chunk's time."""
+
+LONGEST_BACK_OFF = 3.0
+"""Seconds at most between tries: a server that restarts is back in a few of these."""
+
+
+class Observer:
+    """What an executor wants to know while a chunk runs. All of it may stay as it is.
+
+    ``item`` and ``committing`` may raise `Stop` to have the chunk rolled back.
+    """
+
+    def item(self, position: int) -> None:
+        """The function is about to be called for the item."""
+
+    def idle(self) -> None:
+        """No item is running: they are done, or the transaction waits for its next try."""
+
+    def prepared(self, result: ChunkResult) -> None:
+        """All ran. This is what will be true if the COMMIT that follows succeeds."""
+
+    def committing(self) -> None:
+        """COMMIT comes next. Not called in a dry run."""
+
+    def committed(self) -> None:
+        """COMMIT succeeded on every alias; the on_commit callbacks come next."""
+
+
+class Stop(BaseException):
+    """Raised by an Observer: the run is over, roll the chunk back."""
+
+
+class _BadItem(Exception):
+    """Undoes the group: the item at ``position`` is to blame."""
+
+    def __init__(self, position: int, fault: Fault) -> None:
+        super().__init__(position, fault)
+        self.position = position
+        self.fault = fault
+
+
+class _BadGroup(Exception):
+    """Undoes the group: a row of it violates a deferred constraint (``__cause__``)."""
+
+
+class _Undone(Exception):
+    """Undoes the chunk's transaction.
+
+    ``trouble`` None: the item at ``position`` is to blame; else it only met the trouble first.
+    """
+
+    def __init__(self, position: int | None, fault: Fault, trouble: Trouble | None) -> None:
+        super().__init__(position, fault, trouble)
+        self.position = position
+        self.fault = fault
+        self.trouble = trouble
+
+
+class _Ended(Exception):
+    """Trying again won't help, or must not be done."""
+
+    def __init__(self, ending: Ending, fault: Fault) -> None:
+        super().__init__(ending, fault)
+        self.ending = ending
+        self.fault = fault
+
+
+class _Probe:
+    """Counts the statements an item sends, and remembers the trouble it meets.
+
+    Trouble is remembered since a function may catch the error: if the server has undone the
+    transaction, the rows of the items before it are gone, whatever the function makes of it.
+    """
+
+    def __init__(self) -> None:
+        self.statements = 0
+        self.undone: BaseException | None = None
+
+    def __call__(
+        self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
+    ) -> Any:
+        self.statements += 1
+        try:
+            return execute(sql, params, many, context)
+        except Exception as error:
+            if trouble_of(error) in (Trouble.ROLLED_BACK, Trouble.LOST):
+                self.undone = error
+            raise
+
+
+class Attempt:
+    """Tries a chunk's transaction until it is committed, refused or given up.
+
+    Args:
+        job: what to run.
+        number: the chunk's.
+        positions: of the items.
+        items: gives them.
+        observer: is told of each step.
+        grouping: how many items a savepoint covers; learns from this chunk.
+        pack: turns what the function returned into what is sent back; what it raises fails the
+            item before anything of it is committed.
+        owns_connections: this thread exists for the run: a lost connection may be closed.
+        interruptible: a KeyboardInterrupt is the user's Ctrl-C, not the function's doing.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        number: int,
+        positions: Sequence[int],
+        items: Items,
+        *,
+        observer: Observer,
+        grouping: Grouping,
+        pack: Callable[[Any], Any] | None = None,
+        owns_connections: bool = True,
+        interruptible: bool = False,
+    ) -> None:
+        self.job = job
+        self.number = number
+        self.positions = positions
+        self.items = items
+        self.observer = observer
+        self.grouping = grouping
+        self.pack = pack
+        self.owns_connections = owns_connections
+        self.interruptible = interruptible
+        self.connections = [connections[alias] for alias in job.using]
+        self.inside_outer = any(c.in_atomic_block for c in self.connections)
+        self.probe = _Probe()
+        self.blamed: dict[int, Fault] = {}  # holds through further tries
+        self.retries = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what the try that was just undone had found."""
+        self.faults: dict[int, Fault] = dict(self.blamed)
+        self.values: dict[int, Any] = {}
+        self.skipped: set[int] = set()
+        self.committed_aliases: list[str] = []
+        self.hooks_are_ours = False
+        self.began = time.monotonic()
+
+    # The tries.
+
+    def run(self) -> ChunkResult:
+        """Return what became of the chunk."""
+        tries = 0
+        while True:
+            self._forget()
+            try:
+                self._transaction()
+                self.grouping.chunk_passed()
+                return self._result(Ending.COMMITTED)
+            except Stop:
+                return self._result(Ending.STOPPED)
+            except _Ended as ended:
+                if ended.ending is Ending.REFUSED and self.grouping.commit_refused(
+                    can_check=all(map(databases.checks_deferred_cheaply, self.connections))
+                ):
+                    continue
+                return self._result(ended.ending, ended.fault)
+            except _Undone as undone:
+                self.observer.idle()
+                if undone.trouble is None:
+                    assert undone.position is not None
+                    self.blamed[undone.position] = undone.fault
+                elif tries < self.job.retries and self._can_retry(undone.trouble):
+                    self.retries += 1
+                    pause = min(LONGEST_BACK_OFF, BACK_OFF * 2**tries)
+                    time.sleep(pause * random.uniform(0.5, 1.5))
+                    tries += 1
+                elif undone.position is None or self.inside_outer:
+                    at_commit = undone.fault.stage == "commit"
+                    ending = Ending.REFUSED if at_commit else Ending.UNAVAILABLE
+                    return self._result(ending, undone.fault)
+                else:
+                    self.blamed[undone.position] = undone.fault
+                    tries = 0
+
+    def _can_retry(self, trouble: Trouble) -> bool:
+        """Clear the way for another try, unless an outer transaction isn't ours to repeat."""
+        if self.inside_outer:
+            return False
+        if trouble is Trouble.LOST and self.owns_connections:
+            for connection in self.connections:
+                connection.close()
+        return True
+
+    def _result(self, ending: Ending, fault: Fault | None = None) -> ChunkResult:
+        return ChunkResult(
+            number=self.number,
+            ending=ending,
+            seconds=time.monotonic() - self.began,
+            retries=self.retries,
+            faults=dict(self.faults),
+            skipped=tuple(sorted(self.skipped)),
+            values=dict(self.values),
+            fault=fault,
+        )
+
+    # The transaction.
+
+    def _transaction(self) -> None:
+        committing = False
+        try:
+            with ExitStack() as probing, databases.chunk_transaction(self.job.using):
+                self.began = time.monotonic()
+                for connection in self.connections:
+                    probing.enter_context(connection.execute_wrapper(self.probe))
+                for alias in self.job.using:
+                    transaction.on_commit(functools.partial(self._note_commit, alias), using=alias)
+                self._groups()
+                self.observer.idle()
+                probing.close()
+                if self.job.dry_run:
+                    self._roll_back_at_the_end()
+                self.hooks_are_ours = not self.inside_outer
+                self.observer.prepared(self._result(Ending.COMMITTED))
+                if not self.job.dry_run:
+                    self.observer.committing()
+                    committing = True
+        except (_Undone, _Ended):
+            raise
+        except Exception as error:
+            self._explain(error, committing=committing)
+        finally:
+            self.hooks_are_ours = False
+
+    def _explain(self, error: Exception, *, committing: bool) -> None:
+        """Raise what an error at BEGIN, SAVEPOINT, loading or COMMIT means."""
+        trouble = trouble_of(error)
+        if self.committed_aliases:
+            fault = describe(error, "unknown")
+            raise _Ended(Ending.UNKNOWN, _half(fault, self.committed_aliases)) from error
+        if committing and trouble is Trouble.LOST:
+            raise _Ended(Ending.UNKNOWN, describe(error, "unknown")) from error
+        if trouble is not None:
+            fault = describe(error, "commit" if committing else "run")
+            raise _Undone(None, fault, trouble) from error
+        if committing:
+            raise _Ended(Ending.REFUSED, describe(error, "commit")) from error
+        raise _Ended(Ending.UNAVAILABLE, describe(error, "run")) from error
+
+    def _note_commit(self, alias: str) -> None:
+        """Be the alias' first on_commit callback: from here on its rows are stored."""
+        if not self.hooks_are_ours:
+            return
+        self.committed_aliases.append(alias)
+        if len(self.committed_aliases) == len(self.job.using):
+            self.observer.committed()
+
+    def _roll_back_at_the_end(self) -> None:
+        for connection in self.connections:
+            if databases.checks_deferred_cheaply(connection):
+                try:
+                    connection.check_constraints()
+                except Exception as error:
+                    raise _Ended(Ending.REFUSED, describe(error, "commit")) from error
+        for alias in self.job.using:
+            transaction.set_rollback(True, using=alias)
+
+    # Its groups.
+
+    def _groups(self) -> None:
+        left = [p for p in self.positions if p not in self.blamed]
+        while left:
+            size = self.grouping.size(len(left))
+            group, left = left[:size], left[size:]
+            self._run_group(group)
+
+    def _run_group(self, group: list[int]) -> None:
+        """Run a group under a savepoint; where an item is bad, the others again without it."""
+        try:
+            with self._savepoints():
+                for position, item in self.items.load(group):
+                    self._run_item(position, item)
+                if self.grouping.checks_early:
+                    self._check_deferred()
+        except _BadItem as bad:
+            self._group_failed()
+            self.faults[bad.position] = bad.fault
+            rest = [p for p in group if p not in self.faults]
+            for start in range(0, len(rest), SMALL_GROUP):
+                self._run_group(rest[start : start + SMALL_GROUP])
+        except _BadGroup as refused:
+            self._group_failed()
+            assert refused.__cause__ is not None
+            rest = [p for p in group if p not in self.faults]
+            if len(rest) == 1:
+                self.faults[rest[0]] = describe(refused.__cause__, "commit")
+                return
+            middle = len(rest) // 2
+            self._run_group(rest[:middle])
+            self._run_group(rest[middle:])
+        else:
+            self.grouping.group_passed(len(group))
+
+    def _group_failed(self) -> None:
+        self.observer.idle()
+        self.grouping.group_failed()
+
+    @contextmanager
+    def _savepoints(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for alias in self.job.using:
+                stack.enter_context(transaction.atomic(using=alias))
+            yield
+
+    def _check_deferred(self) -> None:
+        try:
+            for connection in self.connections:
+                connection.check_constraints()
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is not None:
+                raise _Undone(None, describe(error, "run"), trouble) from error
+            raise _BadGroup from error
+
+    # Its items.
+
+    def _run_item(self, position: int, item: Any) -> None:
+        if item is GONE:
+            self.skipped.add(position)
+            return
+        if isinstance(item, Fault):
+            self.faults[position] = item
+            return
+        probe = self.probe
+        probe.statements = 0
+        probe.undone = None
+        marks = [len(c.run_on_commit) for c in self.connections]
+        error: BaseException | None = None
+        self.observer.item(position)
+        try:
+            value = self.job.function(item)
+            if self.pack is not None:
+                self.values[position] = self.pack(value)
+        except Stop:
+            raise
+        except BaseException as raised:  # sys.exit() in a function fails its item, not the worker
+            if isinstance(raised, KeyboardInterrupt) and self.interruptible:
+                raise
+            error = raised
+        if probe.statements or any(c.needs_rollback for c in self.connections):
+            error = self._look_at_the_transaction(position, error)
+        if error is None:
+            self._tag_hooks(position, marks)
+            return
+        if probe.statements:
+            raise _BadItem(position, describe(error)) from error
+        # Nothing of it has reached the database: there is nothing to undo but its callbacks.
+        for connection, mark in zip(self.connections, marks, strict=True):
+            del connection.run_on_commit[mark:]
+        self.faults[position] = describe(error)
+
+    def _look_at_the_transaction(
+        self, position: int, error: BaseException | None
+    ) -> BaseException | None:
+        """Return the error of an item that has sent statements; raise if the chunk is undone."""
+        met = self.probe.undone or error
+        trouble = trouble_of(met) if met is not None else None
+        if met is not None and trouble is not None:
+            if self.inside_outer and trouble is Trouble.RETRY:
+                return error  # only the caller, who began the outer transaction, can repeat it
+            raise _Undone(position, describe(met), trouble) from met
+        if any(c.closed_in_transaction for c in self.connections):
+            closed = TransactionBroken(
+                "the function closed the database connection inside the chunk's transaction. "
+                "Leave it open: carpool closes its workers' connections itself."
+            )
+            raise _Undone(position, describe(closed), None)
+        if error is None and any(map(databases.is_aborted, self.connections)):
+            self.probe.statements += 1  # there may be none, but there is something to undo
+            return TransactionBroken(
+                "the function returned, but its transaction can't be committed any more: it "
+                "caught a database error (or called set_rollback) outside of an atomic() block "
+                "of its own. Put `with transaction.atomic():` around the statement whose error "
+                "it catches."
+            )
+        return error
+
+    # Callbacks registered with transaction.on_commit().
+
+    def _tag_hooks(self, position: int, marks: list[int]) -> None:
+        for connection, mark in zip(self.connections, marks, strict=True):
+            # run_on_commit: (savepoint ids, callback, robust) until COMMIT. There is no public
+            # way to tell whose a callback is. Checked on 5.2, 6.0, 6.1.
+            hooks: list[Any] = connection.run_on_commit
+            for number in range(mark, len(hooks)):
+                savepoints, callback, robust = hooks[number]
+                if not robust:  # a robust one can't raise: Django logs its error
+                    hooks[number] = (savepoints, _Hook(self, position, callback), robust)
+
+
+class _Hook:
+    """An item's on_commit callback: if it raises, the item has failed, its neighbours have not."""
+
+    def __init__(self, attempt: Attempt, position: int, callback: Callable[[], Any]) -> None:
+        self.attempt = attempt
+        self.position = position
+        self.callback = callback
+
+    def __call__(self) -> None:
+        attempt = self.attempt
+        if not attempt.hooks_are_ours:
+            # The chunk ran inside an outer transaction and has been reported: the caller's now.
+            self.callback()
+        elif self.position not in attempt.faults:  # Django drops the callbacks after one that fails
+            try:
+                self.callback()
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and attempt.interruptible:
+                    raise
+                attempt.faults[self.position] = describe(error, "on_commit")
+
+
+def _half(fault: Fault, committed: list[str]) -> Fault:
+    """Return the fault of a chunk that one database has stored and another refused."""
+    return Fault(
+        error=fault.error,
+        message=f"stored on {', '.join(committed)}, but not on every alias: {fault.message}",
+        traceback=fault.traceback,
+        sqlstate=fault.sqlstate,
+        stage="unknown",
+    )

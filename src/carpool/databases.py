@@ -1,0 +1,149 @@
+"""Django's connections, as a worker needs them: the right databases, none inherited, none left.
+
+Also the places where databases differ and a capability has to be asked: who takes its write lock
+when, who can check deferred constraints early, who aborts a transaction on the first error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.conf import settings
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+SQLITE_BUSY_TIMEOUT = 60_000
+"""Milliseconds a chunk waits for SQLite's one write lock. Django's default of 5 s is made for
+requests; here workers queue for the lock by design, each holding it for a whole chunk, and SQLite
+hands it out in no order. A minute is far beyond any fair turn, and still ends a real deadlock."""
+
+_leaked: list[Any] = []
+"""Connections that belong to another process: kept, so that no destructor says goodbye on them."""
+
+
+def capture() -> dict[str, dict[str, Any]]:
+    """Return the settings of every database as this process uses them now.
+
+    They differ from the settings module in a test run, for one: a worker that went by the module
+    would write to the real database.
+    """
+    return {alias: dict(connections[alias].settings_dict) for alias in connections}
+
+
+def adopt(databases: dict[str, dict[str, Any]]) -> None:
+    """Use these databases from now on, in this process; for a worker, after ``django.setup()``."""
+    for alias, config in databases.items():
+        # ConnectionHandler.settings: what connections[alias] is made from. The documented
+        # settings.DATABASES is read once, before this. Checked on 5.2, 6.0, 6.1.
+        connections.settings[alias] = config
+        settings.DATABASES[alias] = config
+    discard_inherited()
+
+
+def discard_inherited() -> None:
+    """Forget this thread's connections and pools without closing them.
+
+    For a process just forked: they are the parent's. Closing them, or letting a destructor do so,
+    would say goodbye on the parent's socket; using one would mix two conversations. A pool
+    (``OPTIONS["pool"]``) would hand the parent's connections out (Django ticket 36957).
+    """
+    for connection in connections.all(initialized_only=True):
+        _leaked.append((connection, connection.connection))
+        del connections[connection.alias]
+    for alias in connections:
+        # DatabaseWrapper._connection_pools: psycopg's pools by alias, on the class; close_pool()
+        # would close the parent's sockets. Checked on 5.2, 6.0, 6.1.
+        pools = getattr(connections[alias], "_connection_pools", None)
+        if pools:
+            _leaked.append(dict(pools))
+            pools.clear()
+
+
+def close_mine() -> None:
+    """Close this thread's connections, and the pools of this process' PostgreSQL aliases."""
+    for connection in connections.all(initialized_only=True):
+        try:
+            connection.close()
+        except Exception:  # a connection that is already lost may say so; it is gone either way
+            connection.connection = None
+
+
+def close_pools() -> None:
+    """Close psycopg's connection pools of this process (``OPTIONS["pool"]``), if it has any."""
+    for connection in connections.all(initialized_only=True):
+        close_pool = getattr(connection, "close_pool", None)
+        if close_pool is not None:
+            close_pool()
+
+
+def is_in_memory(alias: str) -> bool:
+    """Tell whether the database lives in this process only (SQLite's ``:memory:``)."""
+    ask = getattr(connections[alias], "is_in_memory_db", None)
+    return bool(ask is not None and ask())
+
+
+def in_atomic_block() -> list[str]:
+    """Return the aliases on which this thread is inside ``transaction.atomic()``."""
+    return [c.alias for c in connections.all(initialized_only=True) if c.in_atomic_block]
+
+
+def is_aborted(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether the open transaction can no longer be committed.
+
+    Either Django knows (an error left an ``atomic()`` block), or the server does: PostgreSQL
+    refuses every statement after an error, and only its driver's status says so.
+    """
+    if connection.needs_rollback or connection.closed_in_transaction:
+        return True
+    driver = getattr(connection.connection, "pgconn", None)
+    # psycopg.pq.TransactionStatus.INERROR; an attribute of libpq's, no round trip.
+    return driver is not None and driver.transaction_status == 3
+
+
+def checks_deferred_cheaply(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether ``check_constraints()`` looks only at what this transaction has put off.
+
+    True where the database has SET CONSTRAINTS; elsewhere Django goes through whole tables.
+    """
+    return connection.features.supports_deferrable_unique_constraints
+
+
+@contextmanager
+def chunk_transaction(using: tuple[str, ...]) -> Iterator[None]:
+    """Open one transaction on each alias; the first of them commits last.
+
+    On SQLite each is BEGIN IMMEDIATE: a transaction that reads first and writes later gets
+    "database is locked" at once when another has written between, whatever the time-out
+    (https://www.sqlite.org/lang_transaction.html).
+    """
+    alias, *others = using
+    with _taking_write_lock(connections[alias]), transaction.atomic(using=alias):
+        if others:
+            with chunk_transaction(tuple(others)):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _taking_write_lock(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    if connection.in_atomic_block or not hasattr(connection, "transaction_mode"):
+        yield
+        return
+    # DatabaseWrapper.transaction_mode: SQLite's OPTIONS["transaction_mode"], read at each BEGIN.
+    # Set here for the chunk only. Checked on 5.2, 6.0, 6.1.
+    before = connection.transaction_mode
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout")
+        patience = cursor.fetchone()[0]
+        cursor.execute(f"PRAGMA busy_timeout = {max(patience, SQLITE_BUSY_TIMEOUT)}")
+    connection.transaction_mode = "IMMEDIATE"
+    try:
+        yield
+    finally:
+        connection.transaction_mode = before
+        if connection.connection is not None:
+            with connection.cursor() as cursor:
+                cursor.execute(f"PRAGMA busy_timeout = {patience}")

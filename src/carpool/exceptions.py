@@ -1,0 +1,116 @@
+"""What carpool raises.
+
+::
+
+    Exception
+    └── CarpoolError                 has .report (None when nothing was run)
+        ├── ConfigurationError       refused before the first item: fix the call, don't catch it
+        ├── ItemsFailed              items failed and you asked to be told by an exception
+        │   └── TooManyFailures      more items failed than max_failures allows
+        ├── RunFailed                the run can't go on: no worker starts, no database answers
+        └── (for one item; found as a Failure's `error`, never raised by run())
+            ItemFailed
+            ├── ItemTimeout          took longer than timeout= and was ended
+            ├── WorkerDied           its worker died while it ran
+            ├── OutcomeUnknown       the connection or the worker was lost during COMMIT
+            ├── NotRun               was read, but the run stopped before it was done
+            ├── NotSendable          it, or what the function returned, can't be pickled
+            └── TransactionBroken    left the chunk's transaction unusable for the items after it
+    KeyboardInterrupt
+    └── Interrupted                  Ctrl-C; has .report
+
+Every one pickles: all arguments go to ``super().__init__``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from carpool.report import Report
+
+
+class CarpoolError(Exception):
+    """Base of all that carpool raises; ``report`` tells what had been done by then.
+
+    ``report`` is None where nothing was run.
+    """
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message, report)
+        self.message = message
+        self.report = report
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigurationError(CarpoolError):
+    """The call can't work as it stands; no item was run. The message names the remedy."""
+
+
+class ItemsFailed(CarpoolError):
+    """At least one item failed. Raised by ``on_error="raise"`` and ``Report.raise_for_failures()``.
+
+    Everything that succeeded is committed; ``report.failures`` names what did not.
+    """
+
+
+class TooManyFailures(ItemsFailed):
+    """More items failed than ``max_failures``; the chunks in flight were finished, no more read."""
+
+
+class RunFailed(CarpoolError):
+    """The run can't go on: workers don't start, a database doesn't answer, an executor broke.
+
+    What was committed stays so and is counted in ``report``; items that were read but not done
+    are among its failures as ``NotRun``.
+    """
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run. A KeyboardInterrupt, so that ``except Exception`` lets it pass."""
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message, report)
+        self.message = message
+        self.report = report
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ItemFailed(CarpoolError):
+    """Base of the reasons for which carpool itself, not your function, fails an item."""
+
+
+class ItemTimeout(ItemFailed):
+    """The item took longer than ``timeout`` seconds; its worker was ended, its rows rolled back."""
+
+
+class WorkerDied(ItemFailed):
+    """The worker died while it ran this item, also when it was given the item once more alone."""
+
+
+class OutcomeUnknown(ItemFailed):
+    """The worker or the connection was lost during COMMIT: stored or not, nobody can say.
+
+    Look before you run the item again.
+    """
+
+
+class NotRun(ItemFailed):
+    """The item had been read from the source when the run stopped; nothing of it is stored."""
+
+
+class NotSendable(ItemFailed):
+    """The item, or what the function returned for it, can't be pickled."""
+
+
+class TransactionBroken(ItemFailed):
+    """The function returned, but left the chunk's transaction in a state that can't be committed.
+
+    The usual cause: it caught a database error without ``transaction.atomic()`` around the
+    statement (https://docs.djangoproject.com/en/stable/topics/db/transactions/, "Avoid catching
+    exceptions inside atomic!"). Others: it closed the connection or called ``set_rollback(True)``.
+    """

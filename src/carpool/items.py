@@ -1,0 +1,120 @@
+"""A chunk's items, as an attempt asks for them: each time as the source gave them.
+
+An attempt may need an item twice, when its transaction was undone, and the function may have
+changed it by then (``row.pop("tags")``, ``obj.total += 1``). So a second time gives a fresh copy:
+unpickled again, or loaded again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from django.db import DatabaseError
+from django.db.models import QuerySet
+
+from carpool.errors import describe
+from carpool.functions import loads
+from carpool.types import GONE, Chunk, Fault
+
+LOADED_AT_ONCE = 500
+"""Rows a worker loads by one query. Within SQLite's 999 parameters with room for the queryset's
+own; the gain of longer lists is under 2 %."""
+
+
+class Items(Protocol):
+    """Where a chunk's items come from, as often as needed."""
+
+    def load(self, positions: Sequence[int]) -> Iterable[tuple[int, Any]]:
+        """Yield each position with its item, `GONE`, or a Fault if it can't be loaded."""
+
+
+def local_items(queryset: QuerySet[Any] | None, chunk: Chunk) -> Items:
+    """Return a chunk's items for a worker of this process."""
+    if queryset is not None:
+        return RowItems(queryset, chunk.items)
+    return LocalItems(chunk.items, chunk.payloads)
+
+
+def sent_items(queryset: QuerySet[Any] | None, payloads: Sequence[bytes | None]) -> Items:
+    """Return a chunk's items for a worker that was sent them pickled."""
+    items = SentItems(payloads)
+    if queryset is not None:
+        return RowItems(queryset, [key for _, key in items.load(range(len(payloads)))])
+    return items
+
+
+@dataclass(slots=True)
+class SentItems:
+    """Items that came pickled, one by one."""
+
+    payloads: Sequence[bytes | None]
+
+    def load(self, positions: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        for position in positions:
+            payload = self.payloads[position]
+            assert payload is not None
+            try:
+                item = loads(payload)
+            except Exception as error:
+                item = _not_loadable(error)
+            yield position, item
+
+
+@dataclass(slots=True)
+class LocalItems:
+    """Items of this process: themselves at first, as in a loop; a copy when one is run again.
+
+    A function may have changed the item (``row.pop("tags")``) before its transaction was undone.
+    """
+
+    items: Sequence[Any]
+    payloads: Sequence[bytes | None]
+    used: set[int] = field(default_factory=set)
+
+    def load(self, positions: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        for position in positions:
+            payload = self.payloads[position]
+            if position in self.used and payload is not None:
+                yield position, loads(payload)
+            else:
+                self.used.add(position)
+                yield position, self.items[position]
+
+
+def _not_loadable(error: Exception) -> Fault:
+    fault = describe(error, "item")
+    return replace(fault, message=f"the item can't be unpickled in the worker: {fault.message}")
+
+
+class RowItems:
+    """The rows of a chunk's keys, loaded where they are used; a deleted one is `GONE`."""
+
+    def __init__(self, queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
+        self._queryset = queryset
+        self._keys = keys
+
+    def load(self, positions: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        for start in range(0, len(positions), LOADED_AT_ONCE):
+            part = positions[start : start + LOADED_AT_ONCE]
+            rows = self._rows([self._keys[p] for p in part])
+            for position in part:
+                found = rows.get(self._keys[position])
+                yield position, found.popleft() if found else GONE
+
+    def _rows(self, keys: list[Any]) -> Mapping[Any, deque[Any]]:
+        rows: dict[Any, deque[Any]] = defaultdict(deque)
+        try:
+            for row in self._queryset.all().filter(pk__in=keys):
+                rows[row.pk].append(row)
+        except DatabaseError:
+            raise
+        except Exception as error:  # a converter, or a model's __init__, that raises for a row
+            if len(keys) == 1:
+                return {keys[0]: deque([describe(error, "item")])}
+            rows.clear()
+            for key in dict.fromkeys(keys):
+                rows.update(self._rows([key]))
+        return rows

@@ -1,0 +1,145 @@
+"""The options of a run, checked: whatever can't work is refused here, before the first item."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from django.apps import apps
+from django.db import connections
+
+from carpool.exceptions import ConfigurationError
+
+ExecutorOption = Literal["auto", "inline", "threads", "processes"] | concurrent.futures.Executor
+StartMethod = Literal["fork", "forkserver", "spawn"]
+
+_EXECUTORS = ("auto", "inline", "threads", "processes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `run` and `stream` take besides the function and the items; see `run`."""
+
+    executor: ExecutorOption
+    workers: int | None
+    start_method: StartMethod | None
+    setup: Callable[[], Any] | None
+    using: str | Iterable[str]
+    chunk_size: int | None
+    retries: int
+    timeout: float | None
+    on_error: Literal["collect", "raise"]
+    max_failures: int | None
+    rejects: str | os.PathLike[str] | None
+    progress: Any
+    dry_run: bool
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Return ``using`` as a tuple, each alias once."""
+        using = (self.using,) if isinstance(self.using, str) else self.using
+        return tuple(dict.fromkeys(using))
+
+    def check(self, function: Any) -> None:
+        """Refuse what can't work.
+
+        Raises:
+            ConfigurationError: naming the option, the cause and the remedy.
+        """
+        if not apps.ready:
+            raise ConfigurationError(
+                "Django is not set up. Call django.setup() first (manage.py commands and shell "
+                "do), with DJANGO_SETTINGS_MODULE set."
+            )
+        if not callable(function):
+            raise ConfigurationError(
+                f"The function is a {type(function).__name__!r}, which can't be called. Pass a "
+                "callable that takes one item."
+            )
+        self._check_values()
+        self._check_aliases()
+        self._check_combinations()
+
+    def _check_values(self) -> None:
+        if not isinstance(self.executor, concurrent.futures.Executor):
+            _one_of("executor", self.executor, _EXECUTORS, " or a concurrent.futures.Executor")
+        if self.start_method is not None:
+            _one_of("start_method", self.start_method, multiprocessing.get_all_start_methods())
+        _one_of("on_error", self.on_error, ("collect", "raise"))
+        _whole_number("workers", self.workers, 1)
+        _whole_number("chunk_size", self.chunk_size, 1)
+        _whole_number("max_failures", self.max_failures, 0)
+        _whole_number("retries", self.retries, 0, none=False)
+        if self.timeout is not None and not (
+            isinstance(self.timeout, int | float) and 0 < self.timeout < float("inf")
+        ):
+            raise ConfigurationError(
+                f"timeout={self.timeout!r} must be a positive number of seconds, or None."
+            )
+        if self.setup is not None and not callable(self.setup):
+            raise ConfigurationError("setup must be a callable without arguments, or None.")
+        if not (
+            self.progress is None or isinstance(self.progress, bool) or callable(self.progress)
+        ):
+            raise ConfigurationError(
+                f"progress={self.progress!r} must be None, True, False or a callable that takes "
+                "a Snapshot."
+            )
+
+    def _check_aliases(self) -> None:
+        try:
+            aliases = self.aliases
+        except TypeError as error:
+            raise ConfigurationError(
+                f"using={self.using!r} must be a database alias or several of them."
+            ) from error
+        if not aliases:
+            raise ConfigurationError('using is empty. Name a database alias, such as "default".')
+        for alias in aliases:
+            if alias not in connections.settings:
+                raise ConfigurationError(
+                    f"using names the database {alias!r}, which is not in settings.DATABASES. "
+                    f"There are: {', '.join(sorted(connections.settings))}."
+                )
+
+    def _check_combinations(self) -> None:
+        own_processes = self.executor in ("auto", "processes")
+        if self.start_method is not None and not own_processes:
+            raise ConfigurationError(
+                f"start_method is for carpool's own processes, not for {self.executor!r}. Leave "
+                'it out, or use executor="processes".'
+            )
+        if self.timeout is not None and not own_processes:
+            raise ConfigurationError(
+                f"timeout can't be kept with executor={self.executor!r}: only a process of "
+                'carpool\'s own can be ended. Use executor="processes".'
+            )
+        if self.executor == "inline" and (self.workers or 1) > 1:
+            raise ConfigurationError(
+                f'executor="inline" is one worker, the caller itself; workers={self.workers} '
+                'needs executor="threads" or "processes".'
+            )
+        if self.on_error == "raise" and self.max_failures is not None:
+            raise ConfigurationError(
+                'on_error="raise" stops at the first failure, max_failures later. Give one of them.'
+            )
+
+
+def _one_of(name: str, value: Any, allowed: Iterable[str], more: str = "") -> None:
+    if value not in tuple(allowed):
+        choices = ", ".join(map(repr, allowed))
+        raise ConfigurationError(f"{name}={value!r} must be one of {choices}{more}.")
+
+
+def _whole_number(name: str, value: Any, least: int, *, none: bool = True) -> None:
+    if value is None and none:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(
+            f"{name}={value!r} must be a whole number, {least} or more"
+            f"{', or None' if none else ''}."
+        )

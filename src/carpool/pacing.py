@@ -1,0 +1,61 @@
+"""How many items a chunk should hold: as many as take about a third of a second.
+
+Long enough that a round trip to a worker (0.35–1.4 ms) and a COMMIT cost nothing, short enough
+that locks are held briefly, progress moves and Ctrl-C is answered. The estimate is joblib's: an
+exponential moving average of a chunk's seconds, of the current size only, changed by at most ×2.
+"""
+
+from __future__ import annotations
+
+TARGET = 0.35
+"""Seconds a chunk should take."""
+
+IMPATIENT = 0.05
+"""Seconds a chunk should take while the parent itself works and pool workers may be ready."""
+
+LARGEST = 20_000
+"""Items a chunk may hold at most. Beyond this a no-op function gains nothing, and a chunk's
+bookkeeping (some 500 bytes an item at both ends) begins to show in memory."""
+
+MOST_BYTES = 1 << 20
+"""Pickled bytes a chunk may hold at most (unless one item alone is larger)."""
+
+
+class Pacer:
+    """Chooses the size of the next chunk. A fixed ``size`` is never changed."""
+
+    def __init__(self, size: int | None = None) -> None:
+        self.fixed = size is not None
+        self.size = size or 1
+        self._average: float | None = None
+
+    def observe(self, items: int, seconds: float, target: float = TARGET) -> None:
+        """Learn from a finished chunk of ``items``; chunks of another size tell nothing."""
+        if self.fixed or items != self.size:
+            return
+        if self._average is None:
+            self._average = seconds
+        else:
+            self._average = 0.8 * self._average + 0.2 * seconds
+        if self._average < target / 2 and self.size < LARGEST:
+            self._resize(self.size * 2)
+        elif self._average > target * 1.5 and self.size > 1:
+            self._resize(self.size // 2)
+
+    def shrink(self) -> None:
+        """Use much smaller chunks: the last was refused at COMMIT and had to be run in parts.
+
+        The size grows again by doubling, so a single bad item costs a few small chunks.
+        """
+        if not self.fixed and self.size > 1:
+            self._resize(self.size // 8)
+
+    def _resize(self, size: int) -> None:
+        self.size = max(1, min(size, LARGEST))
+        self._average = None
+
+    def limit(self, remaining: int | None, workers: int) -> int:
+        """Return the size for the next chunk, smaller near a known end so that all end together."""
+        if self.fixed or remaining is None or workers < 2:
+            return self.size
+        return max(1, min(self.size, -(-remaining // (2 * workers))))

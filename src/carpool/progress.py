@@ -1,0 +1,90 @@
+"""Showing how far a run is: tqdm's bar, a callable of the user's, or nothing.
+
+Counting is `run`'s; this only shows. An unknown total is the normal case.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a run is. ``done`` counts items whose fate is known, the ``failed`` among them.
+
+    ``total`` is None where the source doesn't tell; ``rate`` is items a second since the start,
+    ``seconds`` the time since then.
+    """
+
+    done: int
+    failed: int
+    total: int | None
+    rate: float
+    seconds: float
+
+
+class Progress:
+    """Shows nothing; relays workers' output to stderr as it is."""
+
+    def start(self, total: int | None) -> None:
+        """The run begins."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Something has ended."""
+
+    def write(self, text: str) -> None:
+        """Show what a worker wrote to its stdout or stderr."""
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class CallableProgress(Progress):
+    """Gives each snapshot to a callable."""
+
+    def __init__(self, function: Callable[[Snapshot], Any]) -> None:
+        self._function = function
+
+    def update(self, snapshot: Snapshot) -> None:
+        self._function(snapshot)
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar without tqdm's monitor thread: a process with threads should not be forked."""
+
+    monitor_interval = 0
+
+
+class BarProgress(Progress):
+    """tqdm's bar on stderr."""
+
+    def start(self, total: int | None) -> None:
+        self._bar = _Bar(total=total, unit=" items", file=sys.stderr, dynamic_ncols=True)
+
+    def update(self, snapshot: Snapshot) -> None:
+        if snapshot.failed:
+            self._bar.set_postfix_str(f"{snapshot.failed:,} failed", refresh=False)
+        self._bar.update(snapshot.done - self._bar.n)
+
+    def write(self, text: str) -> None:
+        _Bar.write(text, file=sys.stderr, end="")
+
+    def close(self) -> None:
+        self._bar.refresh()
+        self._bar.close()
+
+
+def progress_for(option: Any) -> Progress:
+    """Return what shows the progress, for `run`'s option of that name."""
+    if option is None:
+        option = sys.stderr is not None and sys.stderr.isatty()
+    if callable(option):
+        return CallableProgress(option)
+    return BarProgress() if option else Progress()

@@ -1,0 +1,116 @@
+"""Taking chunks from a source: at most so many items, so many bytes, and so much time."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from carpool.errors import describe
+from carpool.exceptions import NotSendable
+from carpool.functions import dumps
+from carpool.interrupts import Interrupts
+from carpool.pacing import MOST_BYTES
+from carpool.sources import Source
+from carpool.types import Chunk, Fault
+
+LONGEST_GATHERING = 0.25
+"""Seconds after which a chunk goes as it is: a source may be slower than the workers."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """A chunk, and beside it the items that can't be sent (index, item, why)."""
+
+    chunk: Chunk | None
+    unsendable: list[tuple[int, Any, Fault]] = field(default_factory=list)
+
+
+class Reader:
+    """Reads a source once.
+
+    Attributes:
+        read: items so far.
+        exhausted: there are no more.
+        error: what the source raised, if it did.
+    """
+
+    def __init__(self, source: Source, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+        self._source = source
+        self._iterator: Any = None
+        self._chunks = 0
+        self.read = 0
+        self.exhausted = False
+        self.error: BaseException | None = None
+
+    def number(self) -> int:
+        """Return a number that no chunk has yet."""
+        self._chunks += 1
+        return self._chunks
+
+    def take(self, size: int, *, local: bool) -> Taken:
+        """Return the next chunk; ``chunk`` is None where there is nothing to send.
+
+        ``local``: the function will get the items themselves, so they needn't be picklable.
+        """
+        items: list[Any] = []
+        payloads: list[bytes | None] = []
+        indexes: list[int] = []
+        taken = Taken(None)
+        weight = 0
+        deadline = time.monotonic() + LONGEST_GATHERING
+        while len(items) + len(taken.unsendable) < size and weight < MOST_BYTES:
+            item = self._next()
+            if self.exhausted:
+                break
+            index = self.read
+            self.read += 1
+            try:
+                payload = pickle.dumps(item, pickle.HIGHEST_PROTOCOL) if local else dumps(item)
+            except Exception as error:
+                if not local:
+                    taken.unsendable.append((index, item, _not_sendable(item, error)))
+                    continue
+                payload = None
+            items.append(item)
+            payloads.append(payload)
+            indexes.append(index)
+            weight += len(payload) if payload is not None else 0
+            if time.monotonic() > deadline:
+                break
+        if items:
+            taken.chunk = Chunk(self.number(), indexes, items, payloads)
+        return taken
+
+    def _next(self) -> Any:
+        """Return the source's next item, or set ``exhausted``. Ctrl-C is raised in here."""
+        self._interrupts.raising = True
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._source)
+            return next(self._iterator)
+        except StopIteration:
+            self.exhausted = True
+        except KeyboardInterrupt:
+            self.exhausted = True
+            self._interrupts.pending = True
+        except BaseException as error:
+            self.exhausted = True
+            self.error = error
+        finally:
+            self._interrupts.raising = False
+        return None
+
+
+def _not_sendable(item: Any, error: Exception) -> Fault:
+    kind = type(item)
+    return describe(
+        NotSendable(
+            f"the item is a {kind.__module__}.{kind.__qualname__}, which can't be sent to a worker "
+            f"({type(error).__name__}: {error}). Yield plain data (ids, dicts), or use "
+            'executor="threads" or "inline".'
+        ),
+        "item",
+    )

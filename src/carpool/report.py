@@ -1,0 +1,99 @@
+"""What a run came to: counts taken after the commits, and the failures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from carpool.exceptions import ItemsFailed
+from carpool.types import Failure
+
+KEPT_FAILURES = 100
+"""Failures a report holds whole; the rest are counted, and in the rejects file if there is one.
+Enough to see what is wrong, few enough that a run in which all fails stays small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The sum of a run. ``total == succeeded + failed + unknown``; prints as a short summary.
+
+    Attributes:
+        total: items read from the source (of a QuerySet: rows met).
+        succeeded: their chunk's COMMIT has succeeded (in a dry run: would have been sent).
+        failed: nothing of them is stored, except where a failure's stage is ``"on_commit"``.
+        unknown: their worker or connection was lost during COMMIT.
+        skipped: rows of a QuerySet that were gone when their chunk was loaded; not in ``total``.
+        retries: times that a chunk's transaction was undone and tried again.
+        seconds: of wall-clock time, pool start-up included.
+        rate: items a second.
+        chunks: transactions that were ended, one way or another.
+        executor: what ran it, such as ``"processes (forkserver)"``.
+        workers: how many there were.
+        failures: the first 100 that failed or are unknown, by when they did.
+        dry_run: everything was rolled back.
+    """
+
+    total: int
+    succeeded: int
+    failed: int
+    unknown: int
+    skipped: int
+    retries: int
+    seconds: float
+    chunks: int
+    executor: str
+    workers: int
+    failures: tuple[Failure, ...] = ()
+    rejects: str | None = None
+    dry_run: bool = False
+
+    @property
+    def rate(self) -> float:
+        return self.total / self.seconds if self.seconds > 0 else 0.0
+
+    def raise_for_failures(self) -> None:
+        """Raise if not every item succeeded.
+
+        Raises:
+            ItemsFailed: with this report, and the first failure's story in the message.
+        """
+        if self.failed or self.unknown:
+            raise ItemsFailed(f"{self.failed + self.unknown} of {self.total} items: {self}", self)
+
+    def __str__(self) -> str:
+        parts = [f"{self.succeeded:,} succeeded"]
+        for name in ("failed", "unknown", "skipped"):
+            count = getattr(self, name)
+            if count:
+                parts.append(f"{count:,} {name}")
+        if self.retries:
+            parts.append(f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}")
+        workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+        lines = [
+            f"{self.total:,} items in {self.seconds:.1f} s ({self.rate:,.0f}/s): "
+            f"{', '.join(parts)}" + (" (dry run: all rolled back)" if self.dry_run else ""),
+            f"{self.chunks:,} chunks by {workers}, {self.executor}",
+        ]
+        lines += self._failure_lines()
+        return "\n".join(lines)
+
+    def _failure_lines(self) -> list[str]:
+        if not self.failures:
+            return []
+        kinds = Counter(f.error.rpartition(".")[2] for f in self.failures)
+        lines = []
+        for kind, count in kinds.most_common(5):
+            first = next(f for f in self.failures if f.error.rpartition(".")[2] == kind)
+            times = f"{count:,} × " if count > 1 else ""
+            lines.append(f"  {times}{kind}, first at item {first.index}: {_short(first.message)}")
+        if self.failed + self.unknown > len(self.failures):
+            lines.append(f"  (of the first {len(self.failures)}; more in the rejects file, if any)")
+        if self.rejects is not None:
+            lines.append(f"  failed items are in {self.rejects}")
+        return lines
+
+
+def _short(text: Any, length: int = 120) -> str:
+    line = " ".join(str(text).split())
+    return line if len(line) <= length else line[: length - 1] + "…"

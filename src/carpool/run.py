@@ -1,0 +1,383 @@
+"""`run` and `stream`: a window over chunks, and what becomes of each item.
+
+::
+
+    source ──Reader──▶ chunk ──▶ executor ──events──▶ Settling: every item's fate, once
+                         ▲                               │
+                         └──── parts to run again ◀──────┘
+
+A chunk is read only when the executor wants one, and whatever finishes first makes room for the
+next. Nothing below knows that there is more than one worker; here is where a lost worker, a chunk
+refused at COMMIT, a failing source, Ctrl-C and the limits on failures are dealt with.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+from carpool.exceptions import CarpoolError, Interrupted, ItemsFailed, RunFailed, TooManyFailures
+from carpool.executors.base import Executor
+from carpool.executors.choice import executor_for
+from carpool.interrupts import Interrupts
+from carpool.options import ExecutorOption, Options, StartMethod
+from carpool.pacing import Pacer
+from carpool.progress import Snapshot, progress_for
+from carpool.reading import Reader
+from carpool.rejects import Rejects
+from carpool.report import Report
+from carpool.settling import Settled, Settling
+from carpool.sources import source_of
+from carpool.types import Job, Outcome
+
+
+def run(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    executor: ExecutorOption = "auto",
+    workers: int | None = None,
+    start_method: StartMethod | None = None,
+    setup: Callable[[], Any] | None = None,
+    using: str | Iterable[str] = "default",
+    chunk_size: int | None = None,
+    retries: int = 5,
+    timeout: float | None = None,
+    on_error: Literal["collect", "raise"] = "collect",
+    max_failures: int | None = None,
+    rejects: str | os.PathLike[str] | None = None,
+    progress: bool | Callable[[Snapshot], Any] | None = None,
+    dry_run: bool = False,
+) -> Report:
+    """Call ``function(item)`` once for each item, in a pool of workers, and report.
+
+    Each chunk of items is one transaction. An item that fails is rolled back alone; the others of
+    its chunk commit. ``save()``, signals, many-to-many and inheritance work as in a loop, since it
+    *is* a loop, in each worker. ``on_commit`` callbacks run when the chunk has committed.
+
+    A function may be called again for an item whose rows were rolled back with its chunk: when a
+    neighbour failed, and after a deadlock. Its rows count once; what else it does happens again.
+
+    Args:
+        function: called with one item. Anything callable that pickles or that cloudpickle can
+            send: functions of a script or a shell, lambdas, closures.
+        items: an iterable, read once and lazily; or a QuerySet, which is cut by primary key: each
+            worker loads its own chunk and calls ``function(instance)``.
+        executor: ``"inline"`` (the caller itself), ``"threads"``, ``"processes"``, or any
+            ``concurrent.futures.Executor``. ``"auto"``: begin in the caller; hand over to
+            processes if it takes longer than a quarter second; inside ``atomic()``, stay inline.
+        workers: how many; default the processors that this process may use.
+        start_method: of processes; default forkserver, with Django preloaded.
+        setup: called once in each worker before its first item.
+        using: the alias, or several, that a chunk's transaction covers. Several commit one after
+            the other, which is not atomic.
+        chunk_size: items a transaction; None: as many as take about a third of a second; 1: each
+            item has its own, and is never run again for another's fault.
+        retries: how often a chunk is tried again after a deadlock, serialization failure, lock
+            timeout, SQLite's "database is locked" or a lost connection.
+        timeout: seconds that an item may take. Past it its worker is ended, the item fails with
+            ItemTimeout, the others go on. Processes only.
+        on_error: ``"raise"``: read no more after the first failure, and raise when the chunks in
+            flight have ended.
+        max_failures: likewise when more than so many have failed.
+        rejects: path of a new file that gets each failed item as a line of JSON.
+        progress: None: a bar if stderr is a terminal; True, False; or a callable given a
+            `Snapshot` after each chunk.
+        dry_run: run everything and roll every chunk back. Receivers fire; on_commit doesn't.
+
+    Returns:
+        A `Report`. Failed items are in it, not raised, unless you ask for that.
+
+    Raises:
+        ConfigurationError: something can't work; nothing was run.
+        ItemsFailed: with ``on_error="raise"``. TooManyFailures: more than ``max_failures``.
+        RunFailed: the run can't go on.
+        Interrupted: Ctrl-C; the report has been printed.
+        Whatever ``items`` raised, after everything read before it is done.
+        All of them have the report as ``.report``.
+    """
+    options = Options(
+        executor=executor,
+        workers=workers,
+        start_method=start_method,
+        setup=setup,
+        using=using,
+        chunk_size=chunk_size,
+        retries=retries,
+        timeout=timeout,
+        on_error=on_error,
+        max_failures=max_failures,
+        rejects=rejects,
+        progress=progress,
+        dry_run=dry_run,
+    )
+    this = _Run(function, items, options, keep_values=False)
+    for _ in this.settled():
+        pass
+    return this.report()
+
+
+def stream(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    ordered: bool = True,
+    executor: ExecutorOption = "auto",
+    workers: int | None = None,
+    start_method: StartMethod | None = None,
+    setup: Callable[[], Any] | None = None,
+    using: str | Iterable[str] = "default",
+    chunk_size: int | None = None,
+    retries: int = 5,
+    timeout: float | None = None,
+    on_error: Literal["collect", "raise"] = "collect",
+    max_failures: int | None = None,
+    rejects: str | os.PathLike[str] | None = None,
+    progress: bool | Callable[[Snapshot], Any] | None = None,
+    dry_run: bool = False,
+) -> Iterator[Outcome]:
+    """Do what `run` does and yield an `Outcome` for each item, with what the function returned.
+
+    Outcomes come after their chunk's COMMIT. The run begins at the first ``next()``, and waits
+    when its consumer does. Leaving the loop early ends it: chunks in flight finish, no more are
+    read.
+
+    Args:
+        ordered: in input order; False: as they come. In order, at most some thousands of outcomes
+            wait for a slow one before them.
+
+    The other arguments and the errors are `run`'s; bad ones are refused by this call, before the
+    first ``next()``. What a function returns must pickle, except inline and in threads.
+    """
+    options = Options(
+        executor=executor,
+        workers=workers,
+        start_method=start_method,
+        setup=setup,
+        using=using,
+        chunk_size=chunk_size,
+        retries=retries,
+        timeout=timeout,
+        on_error=on_error,
+        max_failures=max_failures,
+        rejects=rejects,
+        progress=progress,
+        dry_run=dry_run,
+    )
+    this = _Run(function, items, options, keep_values=True)
+    return _in_order(this) if ordered else _as_they_come(this)
+
+
+def _as_they_come(this: _Run) -> Iterator[Outcome]:
+    for settled in this.settled():
+        yield from settled.outcomes()
+
+
+MOST_WAITING = 10_000
+"""Outcomes held back, in ordered streams, for one before them that is not there yet. Reading
+pauses beyond this, so that a slow item costs idle workers rather than memory."""
+
+
+def _in_order(this: _Run) -> Iterator[Outcome]:
+    waiting: dict[int, Outcome | None] = {}  # None: skipped, there is nothing to yield
+    index = 0
+    for settled in this.settled(pause=lambda: len(waiting) >= MOST_WAITING):
+        waiting.update((i, None) for i in settled.skipped_indexes())
+        waiting.update((outcome.index, outcome) for outcome in settled.outcomes())
+        while index in waiting:
+            outcome = waiting.pop(index)
+            index += 1
+            if outcome is not None:
+                yield outcome
+
+
+class _Run:
+    """One run, from checked options to the report."""
+
+    def __init__(
+        self, function: Callable[[Any], Any], items: Any, options: Options, *, keep_values: bool
+    ) -> None:
+        options.check(function)
+        self._options = options
+        self._source = source_of(items, options.aliases)
+        self._job = Job(
+            function=function,
+            setup=options.setup,
+            queryset=self._source.queryset,
+            using=options.aliases,
+            retries=options.retries,
+            dry_run=options.dry_run,
+            keep_values=keep_values,
+        )
+        self._interrupts = Interrupts()
+        self._progress = progress_for(options.progress)
+        self._executor: Executor = executor_for(
+            options, self._job, self._interrupts, self._progress
+        )
+        self._rejects = Rejects(options.rejects) if options.rejects is not None else None
+        self._reader = Reader(self._source, self._interrupts)
+        self._pacer = Pacer(options.chunk_size)
+        self._settling = Settling(
+            self._reader.number, self._pacer, self._rejects, dry_run=options.dry_run
+        )
+        self._total: int | None = None
+        self._began = time.monotonic()
+
+    def settled(self, pause: Callable[[], bool] = lambda: False) -> Iterator[Settled]:
+        """Run it all; yield chunks as their fate is known. While ``pause()``, read no more."""
+        self._began = time.monotonic()
+        failure: BaseException | None = None
+        with self._interrupts:
+            try:
+                self._executor.start()
+                self._total = self._source.total()
+                self._progress.start(self._total)
+                yield from self._show(self._loop(pause))
+            except GeneratorExit:
+                self._settling.stop()
+                for _ in self._settling.events(self._executor.stop()):
+                    pass
+                raise
+            except KeyboardInterrupt as error:
+                self._interrupts.pending = True
+                failure = error
+            except BaseException as error:
+                failure = error
+            finally:
+                if failure is None:
+                    self._close()
+            if failure is not None:
+                # Nothing in flight may be lost from the count, whatever went wrong.
+                self._settling.stop(_reason(failure))
+                try:
+                    yield from self._show(self._settling.events(self._executor.stop()))
+                    yield from self._show(self._settling.abandon())
+                finally:
+                    self._close()
+        self._conclude(failure)
+
+    def _loop(self, pause: Callable[[], bool]) -> Iterator[Settled]:
+        executor, settling, interrupts = self._executor, self._settling, self._interrupts
+        while not interrupts.pending:
+            if executor.wants() > 0 and not pause() and self._submit_next():
+                yield from settling.unsendable()
+                events = executor.poll()
+            else:
+                yield from settling.unsendable()
+                if not executor.in_flight:
+                    if self._more() and not interrupts.pending:
+                        continue
+                    break
+                events = executor.wait()
+            yield from settling.events(events, executor.chunk_seconds)
+        if interrupts.pending:
+            raise KeyboardInterrupt
+
+    def _more(self) -> bool:
+        return bool(self._settling.again) or not (self._reader.exhausted or self._enough())
+
+    def _submit_next(self) -> bool:
+        """Submit a chunk to run again, or else the next of the source; return if there was one."""
+        again = self._settling.again
+        if again:
+            chunk = again[0]
+            self._executor.submit(chunk)  # if this raises, the chunk is still in the queue
+            again.popleft()
+            return True
+        if self._reader.exhausted or self._enough():
+            return False
+        left = None if self._total is None else self._total - self._reader.read
+        size = self._pacer.limit(left, self._executor.workers)
+        taken = self._reader.take(size, local=self._executor.local)
+        self._settling.refuse(taken.unsendable)
+        if taken.chunk is None:
+            return False
+        again.append(taken.chunk)
+        return self._submit_next()
+
+    def _enough(self) -> bool:
+        """Tell whether a limit on failures has been reached."""
+        failures = self._settling.failed + self._settling.unknown
+        if self._options.on_error == "raise":
+            return failures > 0
+        return self._options.max_failures is not None and failures > self._options.max_failures
+
+    def _show(self, chunks: Iterator[Settled]) -> Iterator[Settled]:
+        for settled in chunks:
+            self._progress.update(self._snapshot())
+            with self._interrupts.in_user_code():
+                yield settled
+
+    def _snapshot(self) -> Snapshot:
+        settling = self._settling
+        seconds = time.monotonic() - self._began
+        return Snapshot(
+            done=settling.done,
+            failed=settling.failed + settling.unknown,
+            total=self._total,
+            rate=settling.done / seconds if seconds > 0 else 0.0,
+            seconds=seconds,
+        )
+
+    def _close(self) -> None:
+        self._executor.close()
+        self._progress.close()
+        if self._rejects is not None:
+            self._rejects.close()
+        self._seconds = time.monotonic() - self._began
+
+    def report(self) -> Report:
+        settling = self._settling
+        return Report(
+            total=settling.succeeded + settling.failed + settling.unknown,
+            succeeded=settling.succeeded,
+            failed=settling.failed,
+            unknown=settling.unknown,
+            skipped=settling.skipped,
+            retries=settling.retries,
+            seconds=self._seconds,
+            chunks=settling.chunks,
+            executor=self._executor.label,
+            workers=self._executor.workers,
+            failures=tuple(settling.failures),
+            rejects=None if self._rejects is None else str(self._rejects.path),
+            dry_run=self._options.dry_run,
+        )
+
+    def _conclude(self, failure: BaseException | None) -> None:
+        """Raise what the caller should see, with the report on it."""
+        report = self.report()
+        accounted = report.total + report.skipped
+        assert accounted == self._reader.read, (
+            f"{self._reader.read} read, {accounted} accounted for"
+        )
+        if isinstance(failure, KeyboardInterrupt):
+            print(f"Interrupted.\n{report}", file=sys.stderr)
+            raise Interrupted("the run was interrupted", report) from None
+        error = failure or self._reader.error
+        if isinstance(error, CarpoolError):
+            error.report = report
+            raise error
+        if error is not None:
+            try:
+                error.report = report  # type: ignore[attr-defined]
+            except AttributeError:  # its class has __slots__
+                raise RunFailed(f"{type(error).__name__}: {error}", report) from error
+            raise error
+        failures = report.failed + report.unknown
+        if self._options.on_error == "raise" and failures:
+            raise ItemsFailed(f"Stopped at the first failure.\n{report}", report)
+        if self._enough():
+            raise TooManyFailures(
+                f"Stopped: more than max_failures={self._options.max_failures} failed.\n{report}",
+                report,
+            )
+
+
+def _reason(failure: BaseException) -> str:
+    if isinstance(failure, KeyboardInterrupt):
+        return "the run was interrupted (Ctrl-C)"
+    return f"the run stopped: {type(failure).__name__}: {failure}"

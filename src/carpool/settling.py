@@ -1,0 +1,299 @@
+"""What becomes of each item: counted once, after its COMMIT, or run again.
+
+The fates of a chunk::
+
+    committed ─────────────────▶ each item succeeded, failed or was skipped
+    refused at COMMIT ─────────▶ smaller parts, down to the one item that is to blame
+    worker lost, an item running ▶ the others again; the suspect once more alone, then it failed
+    worker lost, none running ──▶ again; if that happens twice, in halves
+    lost during COMMIT ─────────▶ unknown, and never run again
+    rolled back, the run over ──▶ failed, as not run
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from carpool.exceptions import NotRun, OutcomeUnknown, RunFailed
+from carpool.executors.base import Event, Lost, Phase
+from carpool.functions import loads
+from carpool.pacing import TARGET, Pacer
+from carpool.rejects import Rejects
+from carpool.report import KEPT_FAILURES
+from carpool.types import Chunk, ChunkResult, Ending, Failure, Fault, Outcome
+
+PARTS = 16
+"""Into how many parts a chunk is split that was refused at COMMIT. Each part costs a COMMIT, each
+item of a refused part one more call; a few bad items in a chunk make few parts fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A chunk whose items' fates are known."""
+
+    chunk: Chunk
+    result: ChunkResult
+    failures: dict[int, Failure]
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield each item's outcome, but none for skipped rows."""
+        skipped = set(self.result.skipped)
+        for position, index in enumerate(self.chunk.indexes):
+            if position in skipped:
+                continue
+            item = self.chunk.items[position]
+            failure = self.failures.get(position)
+            if failure is not None:
+                yield Outcome(index, item, ok=False, failure=failure)
+            else:
+                value = self.result.values.get(position)
+                if isinstance(value, bytes):
+                    value = loads(value)
+                yield Outcome(index, item, ok=True, value=value)
+
+    def skipped_indexes(self) -> Iterator[int]:
+        for position in self.result.skipped:
+            yield self.chunk.indexes[position]
+
+
+class Settling:
+    """Turns events into fates, and keeps the counts.
+
+    Attributes:
+        again: chunks to be submitted before anything more is read.
+        failures: the first `KEPT_FAILURES`.
+        succeeded, failed, unknown, skipped: items. retries, chunks: as in `Report`.
+    """
+
+    def __init__(
+        self,
+        number: Callable[[], int],
+        pacer: Pacer,
+        rejects: Rejects | None,
+        *,
+        dry_run: bool,
+    ) -> None:
+        self._number = number
+        self._pacer = pacer
+        self._rejects = rejects
+        self._dry_run = dry_run
+        self._suspects: set[int] = set()  # indexes that a worker has died with
+        self._silent_losses: set[int] = set()  # numbers of chunks lost with no item running
+        self._stopped: str | None = None
+        self._fatal: RunFailed | None = None  # raised once the events at hand are settled
+        self._refused: deque[tuple[int, Any, Fault]] = deque()
+        self.again: deque[Chunk] = deque()
+        self.failures: list[Failure] = []
+        self.succeeded = self.failed = self.unknown = self.skipped = 0
+        self.retries = self.chunks = 0
+
+    @property
+    def done(self) -> int:
+        """Items whose fate is known."""
+        return self.succeeded + self.failed + self.unknown + self.skipped
+
+    def stop(self, reason: str = "the run was ended by its consumer") -> None:
+        """The run is over: what is not done from here on is not run."""
+        self._stopped = reason
+
+    def refuse(self, unsendable: Iterable[tuple[int, Any, Fault]]) -> None:
+        """Take in items that can't be sent to a worker."""
+        self._refused.extend(unsendable)
+
+    def unsendable(self) -> Iterator[Settled]:
+        """Settle what was refused."""
+        while self._refused:
+            index, item, fault = self._refused.popleft()
+            chunk = Chunk(self._number(), [index], [item], [None])
+            yield self._settle(
+                chunk, ChunkResult(chunk.number, Ending.COMMITTED, faults={0: fault})
+            )
+
+    def abandon(self) -> Iterator[Settled]:
+        """Settle, as not run, whatever is still waiting to be run."""
+        yield from self.unsendable()
+        while self.again:
+            yield self._not_run(self.again.popleft())
+
+    def events(self, events: Sequence[Event], target: float = TARGET) -> Iterator[Settled]:
+        """Settle what can be settled. If something ends the run, the rest is settled first.
+
+        Raises:
+            RunFailed: a worker found that no transaction can be begun, or the rejects file can't
+                be written.
+        """
+        for event in events:
+            if isinstance(event, Lost):
+                yield from self._lost(event)
+                continue
+            chunk, result = event.chunk, event.result
+            self.retries += result.retries
+            self.chunks += 1
+            match result.ending:
+                case Ending.COMMITTED:
+                    self._pacer.observe(len(chunk), result.seconds, target)
+                    yield self._settle(chunk, result)
+                case Ending.REFUSED:
+                    yield from self._refused_at_commit(chunk, result)
+                case Ending.UNKNOWN:
+                    assert result.fault is not None
+                    yield self._unknown(chunk, result.fault, result.faults)
+                case Ending.UNAVAILABLE:
+                    assert result.fault is not None
+                    self._fatal = self._fatal or _cannot_go_on(result.fault)
+                    yield self._not_run(chunk, result.fault)
+                case Ending.STOPPED:
+                    # Without a stop: its worker had been told to end, and was told otherwise.
+                    yield from self._run_again(chunk)
+        if self._fatal is not None and self._stopped is None:
+            raise self._fatal
+
+    # The fates.
+
+    def _run_again(self, chunk: Chunk) -> Iterator[Settled]:
+        if self._stopped is None:
+            self.again.append(chunk)
+        else:
+            yield self._not_run(chunk)
+
+    def _refused_at_commit(self, chunk: Chunk, result: ChunkResult) -> Iterator[Settled]:
+        assert result.fault is not None
+        if len(chunk) == 1:
+            yield self._settle(chunk, _all_failed(chunk, result.fault))
+            return
+        self._pacer.shrink()
+        for part in self._split(chunk, PARTS):
+            yield from self._run_again(part)
+
+    def _split(self, chunk: Chunk, parts: int) -> Iterator[Chunk]:
+        size = -(-len(chunk) // parts)
+        for start in range(0, len(chunk), size):
+            stop = min(start + size, len(chunk))
+            yield chunk.part(self._number(), range(start, stop))
+
+    def _lost(self, lost: Lost) -> Iterator[Settled]:
+        chunk = lost.chunk
+        self.chunks += 1
+        match lost.phase:
+            case Phase.COMMITTED:
+                assert lost.prepared is not None
+                yield self._settle(chunk, lost.prepared)
+            case Phase.COMMITTING | Phase.NOT_TOLD:
+                yield self._unknown(chunk, lost.fault, {})
+            case Phase.RUNNING if lost.suspect is None:
+                yield from self._lost_in_silence(chunk, lost.fault)
+            case Phase.RUNNING:
+                yield from self._lost_with_a_suspect(chunk, lost)
+
+    def _lost_with_a_suspect(self, chunk: Chunk, lost: Lost) -> Iterator[Settled]:
+        assert lost.suspect is not None
+        others = [p for p in range(len(chunk)) if p != lost.suspect]
+        if others:
+            yield from self._run_again(chunk.part(self._number(), others))
+        alone = chunk.part(self._number(), [lost.suspect])
+        index = alone.indexes[0]
+        if lost.guilty or index in self._suspects:
+            yield self._settle(alone, _all_failed(alone, lost.fault))
+        else:
+            # It may only have been running when something else ended the worker.
+            self._suspects.add(index)
+            yield from self._run_again(alone)
+
+    def _lost_in_silence(self, chunk: Chunk, fault: Fault) -> Iterator[Settled]:
+        if chunk.number not in self._silent_losses:
+            self._silent_losses.add(chunk.number)
+            yield from self._run_again(chunk)
+        elif len(chunk) == 1:
+            yield self._settle(chunk, _all_failed(chunk, fault))
+        else:
+            for part in self._split(chunk, 2):
+                yield from self._run_again(part)
+
+    def _unknown(self, chunk: Chunk, fault: Fault, faults: dict[int, Fault]) -> Settled:
+        """Settle a chunk that may be stored or not; its ``faults`` failed before COMMIT."""
+        kind = OutcomeUnknown
+        unknown = replace(
+            fault,
+            error=f"{kind.__module__}.{kind.__qualname__}",
+            message=f"stored or not, nobody can say: {fault.message}",
+            stage="unknown",
+        )
+        all_faults = {p: faults.get(p, unknown) for p in range(len(chunk))}
+        return self._settle(chunk, ChunkResult(chunk.number, Ending.UNKNOWN, faults=all_faults))
+
+    def _not_run(self, chunk: Chunk, cause: Fault | None = None) -> Settled:
+        why = self._stopped or "no worker could run it"
+        if cause is not None:
+            why = f"{cause.error}: {cause.message}"
+        kind = NotRun
+        fault = Fault(
+            f"{kind.__module__}.{kind.__qualname__}",
+            f"not run, or rolled back: {why}",
+            stage="run",
+        )
+        return self._settle(chunk, _all_failed(chunk, fault))
+
+    def _settle(self, chunk: Chunk, result: ChunkResult) -> Settled:
+        """Count a chunk's items. Every item of the run passes here exactly once."""
+        failures = {}
+        for position, fault in sorted(result.faults.items()):
+            failure = _failure(chunk, position, fault)
+            failures[position] = failure
+            if fault.stage == "unknown":
+                self.unknown += 1
+            else:
+                self.failed += 1
+            if len(self.failures) < KEPT_FAILURES:
+                self.failures.append(failure)
+        self.skipped += len(result.skipped)
+        self.succeeded += len(chunk) - len(result.faults) - len(result.skipped)
+        if self._rejects is not None:
+            self._reject(failures.values())
+        return Settled(chunk, result, failures)
+
+    def _reject(self, failures: Iterable[Failure]) -> None:
+        assert self._rejects is not None
+        try:
+            for failure in failures:
+                self._rejects.write(failure)
+        except OSError as error:
+            rejects, self._rejects = self._rejects, None
+            self._fatal = RunFailed(
+                f"The rejects file {rejects.path} can't be written: {error}. The run was stopped "
+                "so that no failed item goes unnoticed; the report names the first ones."
+            )
+
+
+def _cannot_go_on(fault: Fault) -> RunFailed:
+    return RunFailed(f"A worker can't go on: {fault.error}: {fault.message}\n{fault.traceback}")
+
+
+def _all_failed(chunk: Chunk, fault: Fault) -> ChunkResult:
+    faults = dict.fromkeys(range(len(chunk)), fault)
+    return ChunkResult(chunk.number, Ending.COMMITTED, faults=faults)
+
+
+def _failure(chunk: Chunk, position: int, fault: Fault) -> Failure:
+    return Failure(
+        index=chunk.indexes[position],
+        item=_original(chunk, position),
+        error=fault.error,
+        message=fault.message,
+        traceback=fault.traceback,
+        sqlstate=fault.sqlstate,
+        stage=fault.stage,
+    )
+
+
+def _original(chunk: Chunk, position: int) -> Any:
+    """Return the item as the source gave it, whatever a function in this process made of it."""
+    payload = chunk.payloads[position]
+    if payload is None:
+        return chunk.items[position]
+    try:
+        return loads(payload)
+    except Exception:
+        return chunk.items[position]

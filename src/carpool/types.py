@@ -1,0 +1,143 @@
+"""The plain data that run, executors and workers hand to one another.
+
+Only these cross a process: no exception, no model instance, no connection. A *position* counts
+within a chunk, an *index* within the whole input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+Stage = Literal["item", "function", "commit", "on_commit", "worker", "unknown", "run"]
+"""Where an item failed.
+
+``item``: it could not be sent or loaded. ``function``: the function, or a statement of it, raised.
+``commit``: the database refused its rows at COMMIT. ``on_commit``: a callback raised after COMMIT;
+**its rows are stored**. ``worker``: its worker died or was ended. ``unknown``: lost during COMMIT.
+``run``: the run stopped before its turn.
+"""
+
+
+GONE = object()
+"""In place of an item whose row no longer exists. Never crosses a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An error as plain data; see ``errors.describe`` for how one is made."""
+
+    error: str
+    message: str
+    traceback: str = ""
+    sqlstate: str | None = None
+    stage: Stage = "function"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that did not succeed, and why.
+
+    ``item`` is what the source gave, untouched by the function; of a QuerySet run, the primary
+    key. ``error`` is the exception's dotted path, ``sqlstate`` the database's five-character code
+    where its driver tells one (PostgreSQL does; MySQL's and SQLite's own codes are in ``message``).
+    """
+
+    index: int
+    item: Any
+    error: str
+    message: str
+    traceback: str = ""
+    sqlstate: str | None = None
+    stage: Stage = "function"
+
+    def __str__(self) -> str:
+        name = self.error.rpartition(".")[2]
+        return f"item {self.index}: {name}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item; ``stream()`` yields these.
+
+    ``value`` is what the function returned. Where ``ok`` is False, ``failure`` says why.
+    """
+
+    index: int
+    item: Any
+    ok: bool
+    value: Any = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Items on their way through a worker, in one transaction.
+
+    ``payloads`` are the items pickled one by one, taken before any function could change them:
+    what a process is sent, and what a repeated try starts from. None where an item can't be
+    pickled (executors in the same process use the item itself then).
+    """
+
+    number: int
+    indexes: Sequence[int]
+    items: Sequence[Any]
+    payloads: Sequence[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def part(self, number: int, positions: Sequence[int]) -> Chunk:
+        """Return the chunk of only these positions."""
+        return Chunk(
+            number,
+            [self.indexes[p] for p in positions],
+            [self.items[p] for p in positions],
+            [self.payloads[p] for p in positions],
+        )
+
+
+class Ending(Enum):
+    """How a chunk's transaction ended. The value says what run() does about it."""
+
+    COMMITTED = "count it"
+    REFUSED = "the database refused at COMMIT and blamed no row: split it, run the parts"
+    UNKNOWN = "the connection was lost during COMMIT: report it, never run it again"
+    UNAVAILABLE = "no transaction could be begun: stop the run"
+    STOPPED = "rolled back because the run was stopped: report its items as not run"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What a worker says of a chunk. ``faults`` and ``values`` are by position.
+
+    ``seconds`` is the time since the transaction began, waiting for its lock not counted.
+    """
+
+    number: int
+    ending: Ending
+    seconds: float = 0.0
+    retries: int = 0
+    faults: dict[int, Fault] = field(default_factory=dict)
+    skipped: tuple[int, ...] = ()
+    values: dict[int, Any] = field(default_factory=dict)
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every worker of a run needs to know, once.
+
+    ``function`` and ``setup`` are the callables themselves; `functions.Shipment` is the form in
+    which they travel. ``keep_values``: send back what the function returns.
+    """
+
+    function: Callable[[Any], Any]
+    setup: Callable[[], Any] | None
+    queryset: Any
+    using: tuple[str, ...]
+    retries: int
+    dry_run: bool
+    keep_values: bool

@@ -1,0 +1,90 @@
+"""A worker: sets up once, then runs the chunks it is given, one at a time, in its own thread.
+
+What it keeps between chunks is its connections and what it has learnt about failing items. How a
+chunk runs is `attempt`'s; where chunks come from, and that there are other workers, is not known
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connections
+
+from carpool.attempt import Attempt, Observer
+from carpool.exceptions import NotSendable
+from carpool.functions import dumps
+from carpool.grouping import Grouping
+from carpool.items import Items
+from carpool.types import ChunkResult, Job
+
+
+class Worker:
+    """Runs chunks for one job.
+
+    ``pool``: this process or thread exists for the run. So a lost connection may be closed and
+    DEBUG's record of statements be cleared; and a KeyboardInterrupt is no Ctrl-C, which only the
+    parent is told of.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        pool: bool,
+        observer: Observer | None = None,
+        pack: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.job = job
+        self.pool = pool
+        self.observer = observer or Observer()
+        self.pack = pack or _as_it_is
+        self._grouping = Grouping()
+
+    def setup(self) -> None:
+        """Call the job's ``setup``, if it has one. What it raises stops the run."""
+        if self.job.setup is not None:
+            self.job.setup()
+
+    def perform(self, number: int, count: int, items: Items) -> ChunkResult:
+        """Run a chunk of ``count`` items to its end, retries included; never raises an error.
+
+        A KeyboardInterrupt passes where the worker is the parent itself.
+        """
+        attempt = Attempt(
+            self.job,
+            number,
+            range(count),
+            items,
+            observer=self.observer,
+            grouping=self._grouping,
+            pack=self.pack if self.job.keep_values else None,
+            owns_connections=self.pool,
+            interruptible=not self.pool,
+        )
+        result = attempt.run()
+        if self.pool:
+            for connection in connections.all(initialized_only=True):
+                # What DEBUG=True records: up to 9,000 statements a connection, which nobody reads.
+                connection.queries_log.clear()
+        return result
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def packed(value: Any) -> bytes:
+    """Pickle what a function returned.
+
+    Raises:
+        NotSendable: it can't be pickled.
+    """
+    try:
+        return dumps(value)
+    except Exception as error:
+        raise NotSendable(
+            f"the function returned a {type(value).__module__}.{type(value).__qualname__}, which "
+            f"can't be sent back ({type(error).__name__}: {error}). Return plain data."
+        ) from error
