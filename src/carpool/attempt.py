@@ -30,7 +30,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from carpool import databases
+from carpool import databases, deferred
 from carpool.errors import Trouble, describe, trouble_of
 from carpool.exceptions import TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
@@ -171,6 +171,7 @@ class Attempt:
         self.connections = [connections[alias] for alias in job.using]
         self.inside_outer = any(c.in_atomic_block for c in self.connections)
         self.probe = _Probe()
+        self.checks: list[deferred.DeferredCheck] = []
         self.blamed: dict[int, Fault] = {}  # holds through further tries
         self.retries = 0
         self._forget()
@@ -199,7 +200,7 @@ class Attempt:
                 return self._result(Ending.STOPPED)
             except _Ended as ended:
                 if ended.ending is Ending.REFUSED and self.grouping.commit_refused(
-                    can_check=all(map(databases.checks_deferred_cheaply, self.connections))
+                    can_check=all(map(deferred.can_check, self.connections))
                 ):
                     continue
                 return self._result(ended.ending, ended.fault)
@@ -249,8 +250,7 @@ class Attempt:
         try:
             with ExitStack() as probing, databases.chunk_transaction(self.job.using):
                 self.began = time.monotonic()
-                for connection in self.connections:
-                    probing.enter_context(connection.execute_wrapper(self.probe))
+                self._watch(probing)
                 for alias in self.job.using:
                     transaction.on_commit(functools.partial(self._note_commit, alias), using=alias)
                 self._groups()
@@ -269,6 +269,16 @@ class Attempt:
             self._explain(error, committing=committing)
         finally:
             self.hooks_are_ours = False
+
+    def _watch(self, probing: ExitStack) -> None:
+        """See all statements of this try; check deferred constraints early if it seems needed."""
+        self.checks = []
+        for connection in self.connections:
+            probing.enter_context(connection.execute_wrapper(self.probe))
+            if self.grouping.checks_early:
+                check = deferred.check_for(connection)
+                probing.enter_context(connection.execute_wrapper(check.watch))
+                self.checks.append(check)
 
     def _explain(self, error: Exception, *, committing: bool) -> None:
         """Raise what an error at BEGIN, SAVEPOINT, loading or COMMIT means."""
@@ -294,8 +304,9 @@ class Attempt:
             self.observer.committed()
 
     def _roll_back_at_the_end(self) -> None:
+        """End a dry run; say what COMMIT would have refused, where that can be asked."""
         for connection in self.connections:
-            if databases.checks_deferred_cheaply(connection):
+            if connection.features.supports_deferrable_unique_constraints:
                 try:
                     connection.check_constraints()
                 except Exception as error:
@@ -316,9 +327,11 @@ class Attempt:
         """Run a group under a savepoint; where an item is bad, the others again without it."""
         try:
             with self._savepoints():
+                for check in self.checks:
+                    check.begin_group()
                 for position, item in self.items.load(group):
                     self._run_item(position, item)
-                if self.grouping.checks_early:
+                if self.checks:
                     self._check_deferred()
         except _BadItem as bad:
             self._group_failed()
@@ -352,8 +365,8 @@ class Attempt:
 
     def _check_deferred(self) -> None:
         try:
-            for connection in self.connections:
-                connection.check_constraints()
+            for check in self.checks:
+                check.end_group()
         except Exception as error:
             trouble = trouble_of(error)
             if trouble is not None:

@@ -102,14 +102,6 @@ def is_aborted(connection: BaseDatabaseWrapper) -> bool:
     return driver is not None and driver.transaction_status == 3
 
 
-def checks_deferred_cheaply(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether ``check_constraints()`` looks only at what this transaction has put off.
-
-    True where the database has SET CONSTRAINTS; elsewhere Django goes through whole tables.
-    """
-    return connection.features.supports_deferrable_unique_constraints
-
-
 @contextmanager
 def chunk_transaction(using: tuple[str, ...]) -> Iterator[None]:
     """Open one transaction on each alias; the first of them commits last.

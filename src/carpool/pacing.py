@@ -21,6 +21,15 @@ MOST_BYTES = 1 << 20
 """Pickled bytes a chunk may hold at most (unless one item alone is larger)."""
 
 
+CAREFUL_SIZE = 16
+"""Items a chunk holds after one was refused at COMMIT. A refused chunk is run again in halves, so
+an item more costs that much more work; an item less costs its share of a COMMIT."""
+
+CAREFUL_STREAK = 8
+"""Chunks that must pass before such a size doubles. Fewer, and 1 % bad items would keep it
+swinging between sizes that are refused each time."""
+
+
 class Pacer:
     """Chooses the size of the next chunk. A fixed ``size`` is never changed."""
 
@@ -28,11 +37,19 @@ class Pacer:
         self.fixed = size is not None
         self.size = size or 1
         self._average: float | None = None
+        self._careful = False
+        self._streak = 0
 
     def observe(self, items: int, seconds: float, target: float = TARGET) -> None:
         """Learn from a finished chunk of ``items``; chunks of another size tell nothing."""
         if self.fixed or items != self.size:
             return
+        if self._careful:
+            self._streak += 1
+            if self._streak < CAREFUL_STREAK:
+                return
+            self._streak = 0
+            self._careful = self.size < CAREFUL_SIZE**2
         if self._average is None:
             self._average = seconds
         else:
@@ -43,12 +60,11 @@ class Pacer:
             self._resize(self.size // 2)
 
     def shrink(self) -> None:
-        """Use much smaller chunks: the last was refused at COMMIT and had to be run in parts.
-
-        The size grows again by doubling, so a single bad item costs a few small chunks.
-        """
-        if not self.fixed and self.size > 1:
-            self._resize(self.size // 8)
+        """Use small chunks: one was refused at COMMIT with no row to blame, and has to be split."""
+        if not self.fixed:
+            self._careful = True
+            self._streak = 0
+            self._resize(min(self.size, CAREFUL_SIZE))
 
     def _resize(self, size: int) -> None:
         self.size = max(1, min(size, LARGEST))

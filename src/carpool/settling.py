@@ -3,7 +3,7 @@
 The fates of a chunk::
 
     committed ─────────────────▶ each item succeeded, failed or was skipped
-    refused at COMMIT ─────────▶ smaller parts, down to the one item that is to blame
+    refused at COMMIT ─────────▶ parts of 16, then halves, down to the one item to blame
     worker lost, an item running ▶ the others again; the suspect once more alone, then it failed
     worker lost, none running ──▶ again; if that happens twice, in halves
     lost during COMMIT ─────────▶ unknown, and never run again
@@ -20,14 +20,10 @@ from typing import Any
 from carpool.exceptions import NotRun, OutcomeUnknown, RunFailed
 from carpool.executors.base import Event, Lost, Phase
 from carpool.functions import loads
-from carpool.pacing import TARGET, Pacer
+from carpool.pacing import CAREFUL_SIZE, TARGET, Pacer
 from carpool.rejects import Rejects
 from carpool.report import KEPT_FAILURES
 from carpool.types import Chunk, ChunkResult, Ending, Failure, Fault, Outcome
-
-PARTS = 16
-"""Into how many parts a chunk is split that was refused at COMMIT. Each part costs a COMMIT, each
-item of a refused part one more call; a few bad items in a chunk make few parts fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +161,7 @@ class Settling:
             yield self._settle(chunk, _all_failed(chunk, result.fault))
             return
         self._pacer.shrink()
-        for part in self._split(chunk, PARTS):
+        for part in self._split(chunk, max(2, -(-len(chunk) // CAREFUL_SIZE))):
             yield from self._run_again(part)
 
     def _split(self, chunk: Chunk, parts: int) -> Iterator[Chunk]:
