@@ -170,6 +170,7 @@ class Attempt:
         self.interruptible = interruptible
         self.connections = [connections[alias] for alias in job.using]
         self.inside_outer = any(c.in_atomic_block for c in self.connections)
+        self.alone = len(positions) == 1 and not self.inside_outer  # needs no savepoint
         self.probe = _Probe()
         self.checks: list[deferred.DeferredCheck] = []
         self.blamed: dict[int, Fault] = {}  # holds through further tries
@@ -334,17 +335,22 @@ class Attempt:
                 if self.checks:
                     self._check_deferred()
         except _BadItem as bad:
+            if self.alone:
+                raise _Undone(bad.position, bad.fault, None) from bad
             self._group_failed()
             self.faults[bad.position] = bad.fault
             rest = [p for p in group if p not in self.faults]
             for start in range(0, len(rest), SMALL_GROUP):
                 self._run_group(rest[start : start + SMALL_GROUP])
         except _BadGroup as refused:
-            self._group_failed()
             assert refused.__cause__ is not None
+            fault = describe(refused.__cause__, "commit")
             rest = [p for p in group if p not in self.faults]
+            if self.alone:
+                raise _Undone(rest[0], fault, None) from refused
+            self._group_failed()
             if len(rest) == 1:
-                self.faults[rest[0]] = describe(refused.__cause__, "commit")
+                self.faults[rest[0]] = fault
                 return
             middle = len(rest) // 2
             self._run_group(rest[:middle])
@@ -358,6 +364,10 @@ class Attempt:
 
     @contextmanager
     def _savepoints(self) -> Iterator[None]:
+        """Open a savepoint on each alias, unless the transaction will do."""
+        if self.alone:
+            yield
+            return
         with ExitStack() as stack:
             for alias in self.job.using:
                 stack.enter_context(transaction.atomic(using=alias))

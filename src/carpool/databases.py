@@ -121,11 +121,12 @@ def chunk_transaction(using: tuple[str, ...]) -> Iterator[None]:
 
 @contextmanager
 def _taking_write_lock(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    connection.ensure_connection()  # the attribute asked for is not there before
     if connection.in_atomic_block or not hasattr(connection, "transaction_mode"):
         yield
         return
-    # DatabaseWrapper.transaction_mode: SQLite's OPTIONS["transaction_mode"], read at each BEGIN.
-    # Set here for the chunk only. Checked on 5.2, 6.0, 6.1.
+    # DatabaseWrapper.transaction_mode: SQLite's OPTIONS["transaction_mode"], read at each BEGIN,
+    # set by connecting. Changed here for the chunk only. Checked on 5.2, 6.0, 6.1.
     before = connection.transaction_mode
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA busy_timeout")

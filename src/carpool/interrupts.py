@@ -45,9 +45,10 @@ class Interrupts:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._installed:
+        # The user's code, run inline, may have set a handler of its own meanwhile.
+        if self._installed and signal.getsignal(signal.SIGINT) == self._handle:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._installed = False
+        self._installed = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again = self.pending

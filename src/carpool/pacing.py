@@ -71,7 +71,10 @@ class Pacer:
         self._average = None
 
     def limit(self, remaining: int | None, workers: int) -> int:
-        """Return the size for the next chunk, smaller near a known end so that all end together."""
-        if self.fixed or remaining is None or workers < 2:
+        """Return the size for the next chunk, smaller near a known end so that all end together.
+
+        A source may hold more than it said; then its end is not known any more.
+        """
+        if self.fixed or workers < 2 or remaining is None or remaining < 1:
             return self.size
         return max(1, min(self.size, -(-remaining // (2 * workers))))

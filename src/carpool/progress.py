@@ -39,8 +39,9 @@ class Progress:
 
     def write(self, text: str) -> None:
         """Show what a worker wrote to its stdout or stderr."""
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
     def close(self) -> None:
         """The run is over."""
@@ -65,10 +66,14 @@ class _Bar(tqdm):  # type: ignore[type-arg]
 class BarProgress(Progress):
     """tqdm's bar on stderr."""
 
+    _bar: _Bar | None = None
+
     def start(self, total: int | None) -> None:
         self._bar = _Bar(total=total, unit=" items", file=sys.stderr, dynamic_ncols=True)
 
     def update(self, snapshot: Snapshot) -> None:
+        if self._bar is None:
+            return
         if snapshot.failed:
             self._bar.set_postfix_str(f"{snapshot.failed:,} failed", refresh=False)
         self._bar.update(snapshot.done - self._bar.n)
@@ -77,8 +82,9 @@ class BarProgress(Progress):
         _Bar.write(text, file=sys.stderr, end="")
 
     def close(self) -> None:
-        self._bar.refresh()
-        self._bar.close()
+        if self._bar is not None:  # the run may have failed before it began
+            self._bar.refresh()
+            self._bar.close()
 
 
 def progress_for(option: Any) -> Progress:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,21 +21,26 @@ from carpool.exceptions import ConfigurationError
 from carpool.types import Failure
 
 
+LONGEST_NUMBER = 2_000
+"""Bits of a whole number that is written as one. Python refuses to write or read much longer ones
+(``sys.set_int_max_str_digits``, at the least 640 digits)."""
+
+
 class Rejects:
     """An open rejects file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
         try:
+            self.path = Path(path)
             if self.path.exists() and (not self.path.is_file() or self.path.stat().st_size):
                 raise ConfigurationError(
                     f"rejects={str(self.path)!r} is there already and not an empty file. It may "
                     "hold an earlier run's failed items: move it away, or name another."
                 )
             self._file: IO[str] = self.path.open("w", encoding="utf-8")
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"The rejects file can't be opened: {error}. Name a path that can be written."
+                f"rejects={path!r} can't be opened: {error}. Name a path that can be written."
             ) from error
 
     def write(self, failure: Failure) -> None:
@@ -55,7 +61,8 @@ class Rejects:
         self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # a line that could not be written: `write` has said so
+            self._file.close()
 
 
 def _fits_json(value: Any, depth: int = 100) -> bool:
@@ -64,8 +71,10 @@ def _fits_json(value: Any, depth: int = 100) -> bool:
         return False
     if isinstance(value, str):
         return type(value) is str and not any("\ud800" <= c <= "\udfff" for c in value)
-    if value is None or type(value) in (bool, int):
+    if value is None or type(value) is bool:
         return True
+    if type(value) is int:
+        return value.bit_length() <= LONGEST_NUMBER
     if type(value) is float:
         return math.isfinite(value)
     if type(value) is list:

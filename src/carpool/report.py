@@ -22,6 +22,7 @@ class Report:
         total: items read from the source (of a QuerySet: rows met).
         succeeded: their chunk's COMMIT has succeeded (in a dry run: would have been sent).
         failed: nothing of them is stored, except where a failure's stage is ``"on_commit"``.
+        not_run: those of the failed that the run, stopping, left undone.
         unknown: their worker or connection was lost during COMMIT.
         skipped: rows of a QuerySet that were gone when their chunk was loaded; not in ``total``.
         retries: times that a chunk's transaction was undone and tried again.
@@ -47,6 +48,7 @@ class Report:
     failures: tuple[Failure, ...] = ()
     rejects: str | None = None
     dry_run: bool = False
+    not_run: int = 0
 
     @property
     def rate(self) -> float:
@@ -63,8 +65,12 @@ class Report:
 
     def __str__(self) -> str:
         parts = [f"{self.succeeded:,} succeeded"]
-        for name in ("failed", "unknown", "skipped"):
-            count = getattr(self, name)
+        for name, count in (
+            ("failed", self.failed - self.not_run),
+            ("not run", self.not_run),
+            ("unknown", self.unknown),
+            ("skipped", self.skipped),
+        ):
             if count:
                 parts.append(f"{count:,} {name}")
         if self.retries:
@@ -79,17 +85,16 @@ class Report:
         return "\n".join(lines)
 
     def _failure_lines(self) -> list[str]:
-        if not self.failures:
-            return []
-        kinds = Counter(f.error.rpartition(".")[2] for f in self.failures)
+        failures = [f for f in self.failures if f.stage != "run"]  # those have been counted above
+        kinds = Counter(f.error.rpartition(".")[2] for f in failures)
         lines = []
         for kind, count in kinds.most_common(5):
-            first = next(f for f in self.failures if f.error.rpartition(".")[2] == kind)
+            first = next(f for f in failures if f.error.rpartition(".")[2] == kind)
             times = f"{count:,} × " if count > 1 else ""
             lines.append(f"  {times}{kind}, first at item {first.index}: {_short(first.message)}")
-        if self.failed + self.unknown > len(self.failures):
-            lines.append(f"  (of the first {len(self.failures)}; more in the rejects file, if any)")
-        if self.rejects is not None:
+        if self.failed + self.unknown - self.not_run > len(failures):
+            lines.append(f"  (of the first {len(failures)} failures; the others are not kept here)")
+        if self.rejects is not None and self.failures:
             lines.append(f"  failed items are in {self.rejects}")
         return lines
 

@@ -316,7 +316,7 @@ class _Run:
         seconds = time.monotonic() - self._began
         return Snapshot(
             done=settling.done,
-            failed=settling.failed + settling.unknown,
+            failed=settling.failed + settling.unknown - settling.not_run,
             total=self._total,
             rate=settling.done / seconds if seconds > 0 else 0.0,
             seconds=seconds,
@@ -335,6 +335,7 @@ class _Run:
             total=settling.succeeded + settling.failed + settling.unknown,
             succeeded=settling.succeeded,
             failed=settling.failed,
+            not_run=settling.not_run,
             unknown=settling.unknown,
             skipped=settling.skipped,
             retries=settling.retries,

@@ -61,7 +61,7 @@ class Settling:
     Attributes:
         again: chunks to be submitted before anything more is read.
         failures: the first `KEPT_FAILURES`.
-        succeeded, failed, unknown, skipped: items. retries, chunks: as in `Report`.
+        succeeded, failed (not_run among them), unknown, skipped: items. retries, chunks: as in `Report`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Settling:
         self._refused: deque[tuple[int, Any, Fault]] = deque()
         self.again: deque[Chunk] = deque()
         self.failures: list[Failure] = []
-        self.succeeded = self.failed = self.unknown = self.skipped = 0
+        self.succeeded = self.failed = self.not_run = self.unknown = self.skipped = 0
         self.retries = self.chunks = 0
 
     @property
@@ -242,6 +242,7 @@ class Settling:
                 self.unknown += 1
             else:
                 self.failed += 1
+                self.not_run += fault.stage == "run"
             if len(self.failures) < KEPT_FAILURES:
                 self.failures.append(failure)
         self.skipped += len(result.skipped)
