@@ -1,0 +1,151 @@
+"""The servers that tests and benchmarks run on: where they come from, and that they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from tools import servers as module
+from tools.binaries import URL_VARIABLES, ServerError, find_binaries
+from tools.servers import servers
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+needs_postgres = pytest.mark.skipif(
+    find_binaries("postgres") is None, reason="PostgreSQL is not installed"
+)
+
+
+@pytest.fixture(autouse=True)
+def no_urls_given(monkeypatch):
+    for variable in (*URL_VARIABLES.values(), "CI"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch):
+    def refuse(name, *, install):
+        raise ServerError(f"no {name}")
+
+    monkeypatch.setattr(module, "provide_binaries", refuse)
+
+
+def answers(url):
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def start_command(*command):
+    """Run a command with a PostgreSQL server around it, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "tools/servers.py", "run", "--only", "postgres", "--", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+
+
+def test_a_url_that_is_given_is_used_and_nothing_is_started(monkeypatch, nothing_installed):
+    for name, variable in URL_VARIABLES.items():
+        monkeypatch.setenv(variable, f"{name}://elsewhere/db")
+
+    with servers() as running:
+        assert running.urls == {
+            "postgres": "postgres://elsewhere/db",
+            "mysql": "mysql://elsewhere/db",
+        }
+        assert running.left_out == {}
+
+
+def test_a_database_that_cannot_be_had_is_left_out_with_the_reason(nothing_installed):
+    with servers(["mysql"]) as running:
+        assert running.urls == {}
+        assert running.left_out == {"mysql": "no mysql"}
+
+
+def test_in_ci_a_database_that_cannot_be_had_is_an_error(monkeypatch, nothing_installed):
+    monkeypatch.setenv("CI", "true")
+
+    with pytest.raises(ServerError, match="no mysql"), servers(["mysql"]):
+        pass
+
+
+def test_a_missing_program_is_said_with_what_to_install(monkeypatch):
+    monkeypatch.setattr("tools.binaries.find_binaries", lambda name: None)
+
+    with servers(["postgres"], install=False) as running:
+        assert "PostgreSQL" in running.left_out["postgres"]
+        assert "CARPOOL_TEST_POSTGRES_URL" in running.left_out["postgres"]
+
+
+@needs_postgres
+def test_postgres_speaks_tls_and_is_gone_with_its_folder_after_the_block():
+    with servers(["postgres"], install=False) as running:
+        url = running.urls["postgres"]
+        assert running.environment()["CARPOOL_TEST_POSTGRES_URL"] == url
+        with psycopg.connect(url, autocommit=True) as connection:
+            folder = connection.execute("SHOW data_directory").fetchone()
+            ssl = connection.execute(
+                "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+            ).fetchone()
+    assert ssl == (True,)
+    assert not answers(url)
+    assert folder is not None
+    assert not Path(folder[0]).parent.exists()
+
+
+@pytest.mark.skipif(find_binaries("mysql") is None, reason="MariaDB is not installed")
+def test_mariadb_answers_and_is_gone_after_the_block():
+    with servers(["mysql"], install=False) as running:
+        url = running.urls["mysql"]
+        assert answers(url)
+    assert not answers(url)
+
+
+@needs_postgres
+def test_a_block_that_raises_ends_its_servers():
+    with pytest.raises(ZeroDivisionError), servers(["postgres"], install=False) as running:
+        raise ZeroDivisionError
+    assert not answers(running.urls["postgres"])
+
+
+@needs_postgres
+def test_the_commands_exit_code_is_passed_on():
+    with start_command("sh", "-c", "exit 7") as process:
+        process.communicate()
+    assert process.returncode == 7
+
+
+@needs_postgres
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_the_run_is_ended_the_server_ends(number):
+    command = "import os, time; print(os.environ['CARPOOL_TEST_POSTGRES_URL'], flush=True); "
+    with start_command(sys.executable, "-c", f"{command} time.sleep(600)") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert answers(url)
+        os.kill(process.pid, number)
+        process.communicate()
+
+    wait_until(lambda: not answers(url))

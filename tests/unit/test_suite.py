@@ -1,0 +1,97 @@
+"""The runner of the tests: what it counts, and that nothing that went wrong looks like a pass."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tools import suite
+from tools.suite import Run, run_side_by_side
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run pytest as the suite does, without this project's settings, on a file with this code."""
+    monkeypatch.setattr(suite, "GRACE", 0.5)
+
+    def run_code(code, *, may_be_empty=False):
+        path = tmp_path / "test_it.py"
+        path.write_text(code)
+        options = ["-c", os.devnull, "-p", "no:django", "-p", "no:cacheprovider", "--rootdir"]
+        arguments = [*options, str(tmp_path), str(path)]
+        runs = [Run("it", arguments, os.environ, may_be_empty=may_be_empty)]
+        return dict(run_side_by_side(runs, 1))["it"]
+
+    return run_code
+
+
+def test_everything_is_counted_and_a_skip_keeps_its_reason(run):
+    counts = run(
+        "import pytest\n"
+        "def test_passes(): pass\n"
+        "def test_fails(): assert False\n"
+        "def test_is_skipped(): pytest.skip('no time')\n"
+        "@pytest.fixture\n"
+        "def broken(): raise ValueError\n"
+        "def test_has_an_error(broken): pass\n"
+    )
+    assert str(counts) == "1 passed, 2 failed, 1 skipped"
+    assert "no time" in next(iter(counts.reasons))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["", "import nothing_of_that_name", "import pytest\ndef test_it(): pytest.skip()"],
+    ids=["no test", "no import", "all skipped"],
+)
+def test_a_run_that_executes_no_test_fails(run, code):
+    assert run(code).failed == 1
+
+
+def test_no_test_selected_is_no_failure_where_the_caller_selects(run):
+    assert run("", may_be_empty=True).failed == 0
+
+
+def test_a_run_that_dies_fails(run):
+    assert run("import os\ndef test_it(): os.kill(os.getpid(), 9)").failed == 1
+
+
+def test_a_run_that_hangs_is_ended_with_its_stacks(run, monkeypatch, capfd):
+    monkeypatch.setattr(suite, "LIMIT", 3.0)
+    assert run("import time\ndef test_that_hangs(): time.sleep(600)").failed == 1
+    assert "in test_that_hangs" in capfd.readouterr().err
+
+
+def test_a_process_left_behind_fails_the_run(run, capfd):
+    code = (
+        "import subprocess\ndef test_it():\n    global p\n    p = subprocess.Popen(['sleep', '7'])"
+    )
+    assert run(code).failed == 1
+    assert "sleep 7" in capfd.readouterr().out
+
+
+def test_a_database_left_out_fails_only_where_it_must_be_there(capsys):
+    results = {"sqlite": suite.Counts(passed=3)}
+    left_out = {"mysql": "no server"}
+    assert suite.sum_up(results, left_out, must_have=False) == 0
+    out = capsys.readouterr().out
+    assert "LEFT OUT: everything on mysql: no server" in out
+    assert out.endswith("\n3 passed, 0 failed, 0 skipped\n")
+    assert suite.sum_up(results, left_out, must_have=True) == 1
+
+
+def test_runs_side_by_side_are_all_counted_and_shown_one_after_another(tmp_path, capfd):
+    options = ["-c", os.devnull, "-p", "no:django", "-p", "no:cacheprovider", "-s", "--rootdir"]
+    runs = []
+    for name in ("one", "two", "three"):
+        path = tmp_path / f"test_{name}.py"
+        path.write_text(f"def test_it():\n    print('begin {name}')\n    print('end {name}')\n")
+        runs.append(Run(name, [*options, str(tmp_path), str(path)], os.environ))
+
+    results = dict(run_side_by_side(runs, 2))
+
+    assert {name: counts.passed for name, counts in results.items()} == dict.fromkeys(results, 1)
+    assert results.keys() == {"one", "two", "three"}
+    out = capfd.readouterr().out
+    assert all(f"begin {name}\nend {name}\n" in out for name in results)
