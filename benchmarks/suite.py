@@ -1,0 +1,90 @@
+"""A suite: labelled rows, each a small function, in the order in which they are shown."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from benchmarks.workload import Workers
+
+Group = Literal["reference", "pool", "carpool", "no signals"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a row is to do: call `function` for each of `items()`, with `workers` workers.
+
+    A row that makes its objects itself calls `setup` before each of them instead.
+    """
+
+    function: Callable[[Any], Any]
+    setup: Callable[[], None]
+    source: Callable[[int], Iterator[Any]]
+    rows: int
+    workers: int
+
+    def items(self) -> Iterator[Any]:
+        """Return a fresh iterator over the items."""
+        return self.source(self.rows)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to do a task, under the label that the table shows."""
+
+    key: str
+    label: str
+    run: Callable[[Task], None]
+    group: Group
+    workers: Workers
+    needs: tuple[str, ...]
+    vendor: str | None
+
+    def missing(self) -> list[str]:
+        """Return the packages that this row needs and that are not installed."""
+        return [name for name in self.needs if not is_installed(name)]
+
+
+def is_installed(name: str) -> bool:
+    """Whether a package can be imported. A bare folder of that name does not count."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
+@dataclass
+class Suite:
+    """A named list of rows.
+
+    `written` counts what a run has written, so that no row is fast by losing rows; None where
+    the rows write nothing.
+    """
+
+    name: str
+    written: Callable[[], int] | None = None
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def row(
+        self,
+        label: str,
+        *,
+        group: Group,
+        workers: Workers = None,
+        needs: Iterable[str] = (),
+        vendor: str | None = None,
+    ) -> Callable[[Callable[[Task], None]], Callable[[Task], None]]:
+        """Add the decorated function as a row. Its name is the row's key.
+
+        `workers` is what kind of workers it has ("processes" and "threads" as many as the
+        workload says), or their number. `needs` are packages without which it is shown as not
+        installed. `vendor` is the only database it can use; on others it isn't shown.
+        """
+
+        def add(run: Callable[[Task], None]) -> Callable[[Task], None]:
+            self.rows[run.__name__] = Row(
+                run.__name__, label, run, group, workers, tuple(needs), vendor
+            )
+            return run
+
+        return add

@@ -1,0 +1,222 @@
+"""The benchmark's figures are made rightly from its rounds, and its command works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import items, report
+from benchmarks.claims import create_claims, overhead_claims
+from benchmarks.results import Benchmark, Result, Round, Table
+from benchmarks.suite import Suite, Task
+from benchmarks.workload import CHEAP, CPU, WAIT, cores
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def result(
+    key: str, *seconds: float, rows: int = 1000, workers: int = 1, group: str = "carpool"
+) -> Result:
+    """Return a result whose rounds took these seconds."""
+    rounds = tuple(Round(it, signals=2 * rows, peak_kib=40 * 1024) for it in seconds)
+    return Result(key, key.replace("_", " "), group, workers, rows, rounds)
+
+
+def table(*results: Result, product: str = "SQLite", workload: str = "cheap") -> Table:
+    """Return a table of these results."""
+    database = {"product": product, "vendor": "sqlite", "version": "3", "driver": "x"}
+    return Table({**database, "settings": {}}, workload, workload, 1000, results)
+
+
+def benchmark(*tables: Table, command: str = "create") -> Benchmark:
+    """Return a run with these tables."""
+    machine = {
+        "cores": 2,
+        "cpu": "a CPU",
+        "memory_gib": 4,
+        "system": "a system",
+        "sqlite_file_system": "ext4",
+        "load": 0.1,
+        "python": "3.11",
+        "packages": {"Django": "5.2"},
+    }
+    claims = {"create": create_claims, "overhead": overhead_claims}[command](tables)
+    return Benchmark(command, "2026-01-01", 3, machine, tables, claims)
+
+
+def test_a_rate_is_the_median_of_the_rounds() -> None:
+    """One slow round does not move the figure; the spread tells of it."""
+    measured = result("plain_loop", 1.0, 10.0, 2.0)
+    assert measured.rate == 500
+    assert measured.spread == (1000 - 100) / 500
+    assert measured.microseconds == 2000
+
+
+def test_a_ratio_is_to_the_first_row() -> None:
+    """The first row has 1, one twice as fast has 2."""
+    first, second = result("plain_loop", 2.0), result("one_transaction", 1.0)
+    measured = table(first, second)
+    assert [measured.ratio(it) for it in measured.results] == [1.0, 2.0]
+
+
+def test_signals_and_memory_are_medians() -> None:
+    """They are taken from the rounds as the rate is."""
+    rounds = (Round(1, 2000, 1024), Round(1, 2000, 3072), Round(1, 2004, 2048))
+    measured = Result("a", "a", "pool", 1, 1000, rounds)
+    assert measured.signals == 2000
+    assert measured.peak_mib == 2.0
+
+
+def test_a_row_without_rounds_has_no_figures_but_a_line() -> None:
+    """A row that isn't installed stays in the table, and nothing is computed from it."""
+    missing = Result("mpire_pool", "mpire", "pool", 2, 1000, note="not installed: mpire")
+    measured = table(result("plain_loop", 1.0), missing)
+    assert missing.rate is None
+    assert missing.spread is None
+    assert measured.ratio(missing) is None
+    text = report.render(benchmark(measured))
+    assert "| mpire      |       2 | not installed: mpire |" in text
+
+
+def test_ratios_are_none_if_the_first_row_failed() -> None:
+    """No figure is better than one relative to nothing."""
+    failed = Result("plain_loop", "plain", "reference", 1, 1000, errors=("round 1 of 1: no",))
+    second = result("one_transaction", 1.0)
+    assert table(failed, second).ratio(second) is None
+
+
+def test_a_failed_round_is_named_and_the_others_count() -> None:
+    """One "database is locked" neither hides the row nor is hidden."""
+    rounds = (Round(1.0, 2000, 1024), Round(3.0, 2000, 1024))
+    errors = ("round 2 of 3: database is locked",)
+    recipe = Result("recipe", "recipe", "pool", 4, 1000, rounds, errors=errors)
+    text = report.render(benchmark(table(result("plain_loop", 1.0), recipe)))
+    assert " 667 |" in text
+    assert "- recipe, round 2 of 3: database is locked" in text
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(4.0, "pass"), (5.9, "pass"), (6.1, "FAIL")])
+def test_processes_must_be_one_and_a_half_times_the_recipe(seconds: float, verdict: str) -> None:
+    """Faster by just enough passes, by just too little fails."""
+    claims = create_claims([table(result("recipe", 9.0), result("carpool_processes", seconds))])
+    assert claims[0].verdict == verdict
+    assert claims[0].measured == f"{9.0 / seconds:.2f}"
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(5.0, "pass"), (5.6, "FAIL")])
+def test_each_worker_must_be_put_to_use(seconds: float, verdict: str) -> None:
+    """Two workers against twice the inline rate."""
+    inline, processes = (
+        result("carpool_inline", 10.0),
+        result("carpool_processes", seconds, workers=2),
+    )
+    claims = create_claims([table(inline, processes, product="MariaDB", workload="cpu")])
+    by_text = {it.text: it for it in claims}
+    judged = by_text["MariaDB: processes ÷ (workers × inline), 5 ms of CPU"]
+    assert judged.verdict == verdict
+
+
+def test_what_was_not_measured_is_said() -> None:
+    """A claim never passes, nor vanishes, for lack of a figure."""
+    claims = create_claims([table(result("plain_loop", 1.0))])
+    assert len(claims) == 5
+    assert {it.verdict for it in claims} == {"not measured"}
+
+
+def test_overhead_is_judged_for_carpool_rows_only() -> None:
+    """The plain loop's own cost is shown, not judged."""
+    loop = result("plain_loop", 0.0001, group="reference")
+    cheap, dear = result("carpool_inline", 0.029), result("carpool_threads", 0.031)
+    claims = overhead_claims([table(loop, cheap, dear, workload="no-op")])
+    assert [it.verdict for it in claims] == ["pass", "FAIL"]
+    assert claims[0].measured == "29.00 µs"
+
+
+def test_the_json_has_rounds_figures_and_claims() -> None:
+    """What the chart and a reader need is there, and it is JSON."""
+    run = benchmark(table(result("plain_loop", 1.0, 2.0, 4.0), result("recipe", 1.0, 1.0, 1.0)))
+    data = json.loads(json.dumps(run.as_dict()))
+    first, second = data["tables"][0]["results"]
+    assert [it["seconds"] for it in first["rounds"]] == [1.0, 2.0, 4.0]
+    assert (first["rate"], first["ratio"], second["ratio"]) == (500, 1.0, 2.0)
+    assert len(data["must_show"]) == 5
+
+
+def test_a_missing_or_foreign_row_is_known_before_it_runs() -> None:
+    """`needs` is asked without importing what it names."""
+    suite = Suite("a")
+
+    @suite.row("a label", group="pool", workers="processes", needs=["json", "no_such_package"])
+    def a_key(task: Task) -> None:
+        """Do nothing."""
+
+    row = suite.rows["a_key"]
+    assert row.label == "a label"
+    assert row.missing() == ["no_such_package"]
+
+
+def test_workers_follow_the_workload() -> None:
+    """A number stays; processes and threads are the cores', and more where items wait."""
+    assert CHEAP.workers(None) == 1
+    assert CHEAP.workers(4) == 4
+    assert CPU.workers("processes") == cores()
+    assert WAIT.workers("threads") > cores()
+
+
+def test_burning_takes_its_cpu_time() -> None:
+    """It is CPU time that is burned, at least what was asked for."""
+    before = time.thread_time()
+    items.burn()
+    assert time.thread_time() - before >= items.CPU_SECONDS
+
+
+def test_the_command_measures_on_sqlite(tmp_path: Path) -> None:
+    """200 rows by a few rows of the suite: every row written, every signal counted."""
+    keys = ["plain_loop", "recipe", "bulk_create"]
+    environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks", "create", "--rows", "200", "--rounds", "1"),
+            *("--cpu-rows", "0", "--wait-rows", "0", "--output", str(tmp_path)),
+            *("--database-url", f"sqlite:///{tmp_path / 'a.sqlite3'}"),
+            *(f"--only={key}" for key in keys),
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "## SQLite, no setup: 200 items" in finished.stdout
+    assert "## Must show" in finished.stdout
+    data = json.loads((tmp_path / "create.json").read_text())
+    results = {it["key"]: it for it in data["tables"][0]["results"]}
+    assert list(results) == keys
+    assert [it["signals"] for it in results.values()] == [400, 400, 0]
+    assert [results[key]["statements"] for key in keys[:2]] == [1000, 1000]
+    assert results["bulk_create"]["statements"] < 50
+    assert all(it["rate"] > 0 and it["peak_mib"] > 10 for it in results.values())
+    assert not (tmp_path / "a.sqlite3").exists()
+
+
+def test_an_sqlite_file_that_exists_is_refused(tmp_path: Path) -> None:
+    """Nobody's rows are emptied for a benchmark."""
+    file = tmp_path / "precious.sqlite3"
+    file.write_bytes(b"rows")
+    finished = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "create", "--database-url", f"sqlite:///{file}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 1
+    assert "exists" in finished.stderr
+    assert file.read_bytes() == b"rows"
