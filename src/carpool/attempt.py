@@ -26,15 +26,17 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
 
 from carpool import databases, deferred
 from carpool.errors import Trouble, describe, trouble_of
 from carpool.exceptions import TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
 from carpool.items import Items
+from carpool.probe import Probe
 from carpool.types import GONE, ChunkResult, Ending, Fault, Job
 
 BACK_OFF = 0.05
@@ -66,6 +68,9 @@ class Observer:
 
     def committed(self) -> None:
         """COMMIT succeeded on every alias; the on_commit callbacks come next."""
+
+    def interrupted(self) -> None:
+        """Ctrl-C came too late to roll the chunk back: it is kept, and the run should end."""
 
 
 class Stop(BaseException):
@@ -107,29 +112,6 @@ class _Ended(Exception):
         self.fault = fault
 
 
-class _Probe:
-    """Counts the statements an item sends, and remembers the trouble it meets.
-
-    Trouble is remembered since a function may catch the error: if the server has undone the
-    transaction, the rows of the items before it are gone, whatever the function makes of it.
-    """
-
-    def __init__(self) -> None:
-        self.statements = 0
-        self.undone: BaseException | None = None
-
-    def __call__(
-        self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
-    ) -> Any:
-        self.statements += 1
-        try:
-            return execute(sql, params, many, context)
-        except Exception as error:
-            if trouble_of(error) in (Trouble.ROLLED_BACK, Trouble.LOST):
-                self.undone = error
-            raise
-
-
 class Attempt:
     """Tries a chunk's transaction until it is committed, refused or given up.
 
@@ -169,9 +151,11 @@ class Attempt:
         self.owns_connections = owns_connections
         self.interruptible = interruptible
         self.connections = [connections[alias] for alias in job.using]
-        self.inside_outer = any(c.in_atomic_block for c in self.connections)
+        # Aliases whose COMMIT is this chunk's, and not that of a transaction around the run.
+        self.own = [c.alias for c in self.connections if not c.in_atomic_block]
+        self.inside_outer = len(self.own) < len(self.connections)
         self.alone = len(positions) == 1 and not self.inside_outer  # needs no savepoint
-        self.probe = _Probe()
+        self.probe = Probe()
         self.checks: list[deferred.DeferredCheck] = []
         self.blamed: dict[int, Fault] = {}  # holds through further tries
         self.retries = 0
@@ -183,7 +167,7 @@ class Attempt:
         self.values: dict[int, Any] = {}
         self.skipped: set[int] = set()
         self.committed_aliases: list[str] = []
-        self.hooks_are_ours = False
+        self.interrupted = False
         self.began = time.monotonic()
 
     # The tries.
@@ -228,7 +212,8 @@ class Attempt:
         if self.inside_outer:
             return False
         if trouble is Trouble.LOST and self.owns_connections:
-            for connection in self.connections:
+            # All of them: it may be one that the function uses besides the chunk's own.
+            for connection in connections.all(initialized_only=True):
                 connection.close()
         return True
 
@@ -241,6 +226,7 @@ class Attempt:
             faults=dict(self.faults),
             skipped=tuple(sorted(self.skipped)),
             values=dict(self.values),
+            values_are_packed=self.pack is not None,
             fault=fault,
         )
 
@@ -252,31 +238,44 @@ class Attempt:
             with ExitStack() as probing, databases.chunk_transaction(self.job.using):
                 self.began = time.monotonic()
                 self._watch(probing)
-                for alias in self.job.using:
+                for alias in self.own:
                     transaction.on_commit(functools.partial(self._note_commit, alias), using=alias)
                 self._groups()
                 self.observer.idle()
                 probing.close()
                 if self.job.dry_run:
                     self._roll_back_at_the_end()
-                self.hooks_are_ours = not self.inside_outer
                 self.observer.prepared(self._result(Ending.COMMITTED))
                 if not self.job.dry_run:
                     self.observer.committing()
                     committing = True
+            if committing and not self._is_stored():
+                rolled_back = TransactionBroken("the transaction was rolled back without an error")
+                raise _Undone(None, describe(rolled_back, "run"), Trouble.LOST)
         except (_Undone, _Ended):
             raise
+        except KeyboardInterrupt as error:
+            if not committing or not self.own:
+                raise
+            self.interrupt()
+            if not self._is_stored():
+                raise _Ended(Ending.UNKNOWN, describe(error, "unknown")) from error
         except Exception as error:
             self._explain(error, committing=committing)
-        finally:
-            self.hooks_are_ours = False
+
+    def interrupt(self) -> None:
+        """Take note of a Ctrl-C that comes when COMMIT has begun or is over."""
+        self.interrupted = True
+        self.observer.interrupted()
 
     def _watch(self, probing: ExitStack) -> None:
         """See all statements of this try; check deferred constraints early if it seems needed."""
         self.checks = []
         for connection in self.connections:
-            probing.enter_context(connection.execute_wrapper(self.probe))
-            if self.grouping.checks_early:
+            probing.enter_context(self.probe.watch(connection))
+            # A COMMIT that fails on one alias is too late if another's has succeeded.
+            early = self.grouping.checks_early or len(self.own) > 1
+            if early and deferred.can_check(connection):
                 check = deferred.check_for(connection)
                 probing.enter_context(connection.execute_wrapper(check.watch))
                 self.checks.append(check)
@@ -286,7 +285,10 @@ class Attempt:
         trouble = trouble_of(error)
         if self.committed_aliases:
             fault = describe(error, "unknown")
-            raise _Ended(Ending.UNKNOWN, _half(fault, self.committed_aliases)) from error
+            missing = "" if self._is_stored() else ", but not on every alias"
+            stored = f"stored on {', '.join(self.committed_aliases)}{missing}; then: "
+            fault = replace(fault, message=stored + fault.message)
+            raise _Ended(Ending.UNKNOWN, fault) from error
         if committing and trouble is Trouble.LOST:
             raise _Ended(Ending.UNKNOWN, describe(error, "unknown")) from error
         if trouble is not None:
@@ -298,11 +300,13 @@ class Attempt:
 
     def _note_commit(self, alias: str) -> None:
         """Be the alias' first on_commit callback: from here on its rows are stored."""
-        if not self.hooks_are_ours:
-            return
         self.committed_aliases.append(alias)
-        if len(self.committed_aliases) == len(self.job.using):
+        if self._is_stored():
             self.observer.committed()
+
+    def _is_stored(self) -> bool:
+        """Tell whether every COMMIT of this chunk's has succeeded."""
+        return len(self.committed_aliases) == len(self.own)
 
     def _roll_back_at_the_end(self) -> None:
         """End a dry run; say what COMMIT would have refused, where that can be asked."""
@@ -323,6 +327,24 @@ class Attempt:
             size = self.grouping.size(len(left))
             group, left = left[:size], left[size:]
             self._run_group(group)
+        self._run_victims()
+
+    def _run_victims(self) -> None:
+        """Run again what failed beside rows that turned out to be refused.
+
+        It may have failed because of them, by a unique key they had: a row that would have been
+        refused by itself is in nobody's way.
+        """
+        if any(p not in self.blamed and f.stage == "commit" for p, f in self.faults.items()):
+            victims = [
+                p
+                for p, f in sorted(self.faults.items())
+                if p not in self.blamed and f.stage == "function"
+            ]
+            for position in victims:
+                del self.faults[position]
+            for start in range(0, len(victims), SMALL_GROUP):
+                self._run_group(victims[start : start + SMALL_GROUP])
 
     def _run_group(self, group: list[int]) -> None:
         """Run a group under a savepoint; where an item is bad, the others again without it."""
@@ -337,7 +359,10 @@ class Attempt:
         except _BadItem as bad:
             if self.alone:
                 raise _Undone(bad.position, bad.fault, None) from bad
-            self._group_failed()
+            if any(map(databases.is_aborted, self.connections)):
+                # Not even its savepoint could be undone, so the transaction has to be.
+                raise _Undone(bad.position, bad.fault, None) from bad
+            self._group_failed(group)
             self.faults[bad.position] = bad.fault
             rest = [p for p in group if p not in self.faults]
             for start in range(0, len(rest), SMALL_GROUP):
@@ -348,7 +373,7 @@ class Attempt:
             rest = [p for p in group if p not in self.faults]
             if self.alone:
                 raise _Undone(rest[0], fault, None) from refused
-            self._group_failed()
+            self._group_failed(group)
             if len(rest) == 1:
                 self.faults[rest[0]] = fault
                 return
@@ -358,8 +383,9 @@ class Attempt:
         else:
             self.grouping.group_passed(len(group))
 
-    def _group_failed(self) -> None:
+    def _group_failed(self, group: list[int]) -> None:
         self.observer.idle()
+        self.skipped.difference_update(group)  # a row may be there at the next look
         self.grouping.group_failed()
 
     @contextmanager
@@ -381,6 +407,8 @@ class Attempt:
             trouble = trouble_of(error)
             if trouble is not None:
                 raise _Undone(None, describe(error, "run"), trouble) from error
+            if not isinstance(error, IntegrityError):
+                raise
             raise _BadGroup from error
 
     # Its items.
@@ -400,15 +428,18 @@ class Attempt:
         self.observer.item(position)
         try:
             value = self.job.function(item)
-            if self.pack is not None:
-                self.values[position] = self.pack(value)
+            if self.job.keep_values:
+                self.values[position] = value if self.pack is None else self.pack(value)
         except Stop:
             raise
         except BaseException as raised:  # sys.exit() in a function fails its item, not the worker
             if isinstance(raised, KeyboardInterrupt) and self.interruptible:
                 raise
             error = raised
-        if probe.statements or any(c.needs_rollback for c in self.connections):
+        if any(c.needs_rollback for c in self.connections):
+            # save() does that when it raises before its first statement.
+            probe.statements += 1
+        if probe.statements:
             error = self._look_at_the_transaction(position, error)
         if error is None:
             self._tag_hooks(position, marks)
@@ -437,7 +468,6 @@ class Attempt:
             )
             raise _Undone(position, describe(closed), None)
         if error is None and any(map(databases.is_aborted, self.connections)):
-            self.probe.statements += 1  # there may be none, but there is something to undo
             return TransactionBroken(
                 "the function returned, but its transaction can't be committed any more: it "
                 "caught a database error (or called set_rollback) outside of an atomic() block "
@@ -450,6 +480,8 @@ class Attempt:
 
     def _tag_hooks(self, position: int, marks: list[int]) -> None:
         for connection, mark in zip(self.connections, marks, strict=True):
+            if connection.alias not in self.own:
+                continue  # they run, or don't, with the transaction around the run
             # run_on_commit: (savepoint ids, callback, robust) until COMMIT. There is no public
             # way to tell whose a callback is. Checked on 5.2, 6.0, 6.1.
             hooks: list[Any] = connection.run_on_commit
@@ -469,24 +501,13 @@ class _Hook:
 
     def __call__(self) -> None:
         attempt = self.attempt
-        if not attempt.hooks_are_ours:
-            # The chunk ran inside an outer transaction and has been reported: the caller's now.
+        if self.position in attempt.faults:  # Django drops the callbacks after one that fails
+            return
+        try:
+            if attempt.interrupted:
+                raise KeyboardInterrupt("the run was interrupted before this callback")
             self.callback()
-        elif self.position not in attempt.faults:  # Django drops the callbacks after one that fails
-            try:
-                self.callback()
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and attempt.interruptible:
-                    raise
-                attempt.faults[self.position] = describe(error, "on_commit")
-
-
-def _half(fault: Fault, committed: list[str]) -> Fault:
-    """Return the fault of a chunk that one database has stored and another refused."""
-    return Fault(
-        error=fault.error,
-        message=f"stored on {', '.join(committed)}, but not on every alias: {fault.message}",
-        traceback=fault.traceback,
-        sqlstate=fault.sqlstate,
-        stage="unknown",
-    )
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and attempt.interruptible:
+                attempt.interrupt()
+            attempt.faults[self.position] = describe(error, "on_commit")

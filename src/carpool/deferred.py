@@ -9,6 +9,7 @@ They only have to find the usual culprits: what they miss, COMMIT refuses, and t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -46,7 +47,12 @@ def check_for(connection: BaseDatabaseWrapper) -> DeferredCheck:
 
 
 class SetConstraints:
-    """``SET CONSTRAINTS ALL IMMEDIATE`` checks just what this transaction has put off."""
+    """``SET CONSTRAINTS ALL IMMEDIATE`` checks just what this transaction has put off.
+
+    Under a savepoint that is rolled back, which puts back what was deferred and what was not:
+    Django's check_constraints() ends with ``ALL DEFERRED``, and so would put off constraints that
+    are immediate by their definition.
+    """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._connection = connection
@@ -55,7 +61,11 @@ class SetConstraints:
         pass
 
     def end_group(self) -> None:
-        self._connection.check_constraints()
+        savepoint = self._connection.savepoint() or ""  # None outside of atomic() only
+        with self._connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        self._connection.savepoint_rollback(savepoint)
+        self._connection.savepoint_commit(savepoint)
 
     def watch(
         self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
@@ -107,13 +117,16 @@ class NewRows:
     def _checks_of(self, table: str) -> list[str]:
         if table not in self._checks:
             with self._connection.cursor() as cursor:
-                relations = self._connection.introspection.get_relations(cursor, table)
+                # https://www.sqlite.org/pragma.html#pragma_foreign_key_list; id, seq, table, from,
+                # to, … for each column. Django's introspection doesn't tell a key of two columns
+                # from two keys.
+                cursor.execute(f'PRAGMA foreign_key_list("{table}")')
+                columns = cursor.fetchall()
+            keys = Counter(number for number, *_ in columns)
             self._checks[table] = [
-                f'SELECT EXISTS (SELECT 1 FROM "{table}" AS c WHERE c.rowid > %s '
-                f'AND c."{column}" IS NOT NULL AND NOT EXISTS '
-                f'(SELECT 1 FROM "{parent}" AS p WHERE p."{key}" = c."{column}"))'
-                for column, (key, parent) in relations.items()
-                if key is not None
+                _dangling(*(name.replace("%", "%%") for name in (table, column, parent, key)))
+                for number, _, parent, column, key, *_ in columns
+                if keys[number] == 1 and key is not None
             ]
         return self._checks[table]
 
@@ -121,3 +134,12 @@ class NewRows:
         with self._connection.cursor() as cursor:
             cursor.execute(sql, params)
             return cursor.fetchone()[0]
+
+
+def _dangling(table: str, column: str, parent: str, key: str) -> str:
+    """Return a query that tells whether a row above a rowid points at nothing."""
+    return (
+        f'SELECT EXISTS (SELECT 1 FROM "{table}" AS c WHERE c.rowid > %s '
+        f'AND c."{column}" IS NOT NULL AND NOT EXISTS '
+        f'(SELECT 1 FROM "{parent}" AS p WHERE p."{key}" = c."{column}"))'
+    )

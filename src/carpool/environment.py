@@ -17,11 +17,13 @@ from typing import Any
 
 import django
 from django.apps import apps
-from django.conf import UserSettingsHolder, global_settings, settings
+from django.conf import Settings, UserSettingsHolder, global_settings, settings
 from django.utils import timezone, translation
 
 from carpool import databases
 from carpool.exceptions import ConfigurationError
+
+_HOLDERS = (Settings, UserSettingsHolder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,10 @@ class Environment:
         # LazySettings._wrapped: the only way to what settings.configure() was given, under any
         # override_settings on top. Checked on 5.2, 6.0, 6.1.
         holder: Any = settings._wrapped  # type: ignore[misc]
-        while isinstance(holder, UserSettingsHolder):
-            if holder.default_settings is global_settings:
-                break
-            holder = holder.default_settings
+        while isinstance(below := getattr(holder, "default_settings", None), _HOLDERS):
+            holder = below
         module = getattr(holder, "SETTINGS_MODULE", None)
-        configured = {}
-        if module is None:
-            configured = {k: v for k, v in vars(holder).items() if k.isupper()}
+        configured = _configured(holder) if module is None else {}
         return cls(module, configured, databases.capture(), Locale.capture())
 
     def enter(self) -> None:
@@ -93,3 +91,11 @@ class Environment:
                 "DJANGO_SETTINGS_MODULE changed; use start_method='spawn'."
             )
         os.environ["DJANGO_SETTINGS_MODULE"] = module
+
+
+def _configured(holder: UserSettingsHolder) -> dict[str, Any]:
+    """Return what ``settings.configure(default_settings, **options)`` was given, as options."""
+    defaults: Any = holder.default_settings
+    names = [] if defaults is global_settings else dir(defaults)
+    values = {name: getattr(defaults, name) for name in names if name.isupper()} | vars(holder)
+    return {name: value for name, value in values.items() if name.isupper()}

@@ -7,10 +7,15 @@ found here, before the first item, with the culprit's name.
 
 from __future__ import annotations
 
+import dis
 import functools
+import importlib
 import inspect
+import io
 import pickle
+import sys
 from collections.abc import Iterator
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -43,7 +48,7 @@ def ship(role: str, function: Any) -> bytes:
             names the innermost culprit found.
     """
     try:
-        return bytes(cloudpickle.dumps(function))
+        return _dumps_whole(function)
     except Exception as error:
         path, culprit = _culprit(function, getattr(function, "__qualname__", repr(function)))
         raise ConfigurationError(
@@ -54,12 +59,45 @@ def ship(role: str, function: Any) -> bytes:
         ) from error
 
 
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Sends a function whole, but by name what Django has one of in each process.
+
+    ``from django.db import connection`` in a script must mean the worker's own there, as it does
+    in a module; likewise ``cache``, ``settings``, signals. Most of them can't be pickled anyway.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._names = {
+            id(value): (module_name, name)
+            for module_name, module in list(sys.modules.items())
+            if module_name.partition(".")[0] == "django" and isinstance(module, ModuleType)
+            for name, value in list(vars(module).items())
+            # Not isinstance(): it would wake Django's lazy objects.
+            if not issubclass(type(value), (type, FunctionType, ModuleType))
+        }
+
+    def reducer_override(self, obj: Any) -> Any:
+        name = self._names.get(id(obj))
+        return super().reducer_override(obj) if name is None else (_named, name)
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+def _dumps_whole(value: Any) -> bytes:
+    with io.BytesIO() as file:
+        _Pickler(file).dump(value)
+        return file.getvalue()
+
+
 def _culprit(value: Any, path: str, depth: int = 4) -> tuple[str, Any]:
     """Return the innermost part of ``value`` that can't be pickled, and the way to it."""
     if depth:
         for name, part in _parts(value):
             try:
-                cloudpickle.dumps(part)
+                _dumps_whole(part)
             except Exception:
                 return _culprit(part, f"{name} of {path}", depth - 1)
     return path, value
@@ -81,8 +119,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
             return
         for key, part in found.nonlocals.items():
             yield f"the closure's variable {key!r}", part
-        for key, part in found.globals.items():
-            yield f"the global {key!r}", part
+        for key in sorted(_global_names(value.__code__) & value.__globals__.keys()):
+            yield f"the global {key!r}", value.__globals__[key]
         for number, part in enumerate(value.__defaults__ or ()):
             yield f"default {number}", part
     elif isinstance(value, dict):
@@ -94,3 +132,9 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     else:
         for key, part in getattr(value, "__dict__", {}).items():
             yield f"the attribute {key!r}", part
+
+
+def _global_names(code: CodeType) -> set[str]:
+    """Return the names that a function looks up in its module; getclosurevars counts attributes."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+    return names.union(*(_global_names(c) for c in code.co_consts if isinstance(c, CodeType)))

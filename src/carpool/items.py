@@ -76,12 +76,17 @@ class LocalItems:
 
     def load(self, positions: Sequence[int]) -> Iterator[tuple[int, Any]]:
         for position in positions:
-            payload = self.payloads[position]
-            if position in self.used and payload is not None:
-                yield position, loads(payload)
-            else:
-                self.used.add(position)
-                yield position, self.items[position]
+            item = self._copy(position) if position in self.used else self.items[position]
+            self.used.add(position)
+            yield position, item
+
+    def _copy(self, position: int) -> Any:
+        """Return the item as it was, if that can be had; else as it is."""
+        payload = self.payloads[position]
+        try:
+            return self.items[position] if payload is None else loads(payload)
+        except Exception:  # it pickles, but doesn't unpickle
+            return self.items[position]
 
 
 def _not_loadable(error: Exception) -> Fault:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import inspect
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable
@@ -11,6 +13,7 @@ from typing import Any, Literal
 
 from django.apps import apps
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from carpool.exceptions import ConfigurationError
 
@@ -38,6 +41,11 @@ class Options:
     progress: Any
     dry_run: bool
 
+    def __post_init__(self) -> None:
+        if isinstance(self.using, Iterable) and not isinstance(self.using, str):
+            # An iterator is taken once, however often its aliases are asked for.
+            object.__setattr__(self, "using", tuple(self.using))
+
     @property
     def aliases(self) -> tuple[str, ...]:
         """Return ``using`` as a tuple, each alias once."""
@@ -60,6 +68,7 @@ class Options:
                 f"The function is a {type(function).__name__!r}, which can't be called. Pass a "
                 "callable that takes one item."
             )
+        _refuse_what_only_begins(function)
         self._check_values()
         self._check_aliases()
         self._check_combinations()
@@ -75,7 +84,9 @@ class Options:
         _whole_number("max_failures", self.max_failures, 0)
         _whole_number("retries", self.retries, 0, none=False)
         if self.timeout is not None and not (
-            isinstance(self.timeout, int | float) and 0 < self.timeout < float("inf")
+            isinstance(self.timeout, int | float)
+            and not isinstance(self.timeout, bool)
+            and 0 < self.timeout < float("inf")
         ):
             raise ConfigurationError(
                 f"timeout={self.timeout!r} must be a positive number of seconds, or None."
@@ -105,6 +116,12 @@ class Options:
                     f"using names the database {alias!r}, which is not in settings.DATABASES. "
                     f"There are: {', '.join(sorted(connections.settings))}."
                 )
+            if not _commits_by_itself(connections[alias]):
+                raise ConfigurationError(
+                    f"Autocommit is off for the database {alias!r} (AUTOCOMMIT in DATABASES, or "
+                    "set_autocommit(False)), so transaction.atomic() does not commit there. Turn "
+                    "it on."
+                )
 
     def _check_combinations(self) -> None:
         own_processes = self.executor in ("auto", "processes")
@@ -127,6 +144,32 @@ class Options:
             raise ConfigurationError(
                 'on_error="raise" stops at the first failure, max_failures later. Give one of them.'
             )
+
+
+def _commits_by_itself(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether ``atomic()`` ends with COMMIT; asked without connecting."""
+    if connection.connection is None or connection.in_atomic_block:
+        return bool(connection.settings_dict["AUTOCOMMIT"])
+    return connection.autocommit
+
+
+def _refuse_what_only_begins(function: Any) -> None:
+    """Refuse functions whose call returns at once, with everything still to be done."""
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not inspect.isroutine(inner):
+        inner = type(inner).__call__
+    if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
+        raise ConfigurationError(
+            "The function is a coroutine function: calling it only begins it. Pass "
+            "asgiref.sync.async_to_sync(function)."
+        )
+    if inspect.isgeneratorfunction(inner):
+        raise ConfigurationError(
+            "The function is a generator function: calling it runs nothing of it. Pass a function "
+            "that does its work and returns."
+        )
 
 
 def _one_of(name: str, value: Any, allowed: Iterable[str], more: str = "") -> None:

@@ -13,7 +13,7 @@ TARGET = 0.35
 IMPATIENT = 0.05
 """Seconds a chunk should take while the parent itself works and pool workers may be ready."""
 
-LARGEST = 20_000
+LARGEST = 5_000
 """Items a chunk may hold at most. Beyond this a no-op function gains nothing, and a chunk's
 bookkeeping (some 500 bytes an item at both ends) begins to show in memory."""
 

@@ -60,8 +60,11 @@ class Reader:
         indexes: list[int] = []
         taken = Taken(None)
         weight = 0
+        began = self.read
         deadline = time.monotonic() + LONGEST_GATHERING
         while len(items) + len(taken.unsendable) < size and weight < MOST_BYTES:
+            if self.read > began and time.monotonic() > deadline:
+                break
             item = self._next()
             if self.exhausted:
                 break
@@ -78,10 +81,8 @@ class Reader:
             payloads.append(payload)
             indexes.append(index)
             weight += len(payload) if payload is not None else 0
-            if time.monotonic() > deadline:
-                break
         if items:
-            taken.chunk = Chunk(self.number(), indexes, items, payloads)
+            taken.chunk = Chunk(self.number(), indexes, items, payloads, local)
         return taken
 
     def _next(self) -> Any:

@@ -20,7 +20,6 @@ from typing import IO, Any
 from carpool.exceptions import ConfigurationError
 from carpool.types import Failure
 
-
 LONGEST_NUMBER = 2_000
 """Bits of a whole number that is written as one. Python refuses to write or read much longer ones
 (``sys.set_int_max_str_digits``, at the least 640 digits)."""

@@ -17,8 +17,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any, Literal
 
+from carpool import databases
+from carpool.errors import describe
 from carpool.exceptions import CarpoolError, Interrupted, ItemsFailed, RunFailed, TooManyFailures
 from carpool.executors.base import Executor
 from carpool.executors.choice import executor_for
@@ -214,6 +217,8 @@ class _Run:
         )
         self._interrupts = Interrupts()
         self._progress = progress_for(options.progress)
+        self._streams = keep_values  # what is yielded goes to the user's code
+        self._showing = True
         self._executor: Executor = executor_for(
             options, self._job, self._interrupts, self._progress
         )
@@ -230,15 +235,19 @@ class _Run:
         """Run it all; yield chunks as their fate is known. While ``pause()``, read no more."""
         self._began = time.monotonic()
         failure: BaseException | None = None
-        with self._interrupts:
+        with self._interrupts, ExitStack() as surroundings:
             try:
                 self._executor.start()
+                if not self._executor.alone:
+                    surroundings.enter_context(databases.no_open_cursors(self._options.aliases))
                 self._total = self._source.total()
                 self._progress.start(self._total)
                 yield from self._show(self._loop(pause))
             except GeneratorExit:
                 self._settling.stop()
                 for _ in self._settling.events(self._executor.stop()):
+                    pass
+                for _ in self._settling.abandon():
                     pass
                 raise
             except KeyboardInterrupt as error:
@@ -262,7 +271,9 @@ class _Run:
     def _loop(self, pause: Callable[[], bool]) -> Iterator[Settled]:
         executor, settling, interrupts = self._executor, self._settling, self._interrupts
         while not interrupts.pending:
-            if executor.wants() > 0 and not pause() and self._submit_next():
+            # What is to be run again is never held up: it may be what all the others wait for.
+            may_submit = bool(settling.again) or not pause()
+            if executor.wants() > 0 and may_submit and self._submit_next():
                 yield from settling.unsendable()
                 events = executor.poll()
             else:
@@ -307,8 +318,14 @@ class _Run:
 
     def _show(self, chunks: Iterator[Settled]) -> Iterator[Settled]:
         for settled in chunks:
-            self._progress.update(self._snapshot())
-            with self._interrupts.in_user_code():
+            if self._showing:
+                self._showing = False  # if it raises, it has raised enough
+                self._progress.update(self._snapshot())
+                self._showing = True
+            if self._streams:
+                with self._interrupts.in_user_code():
+                    yield settled
+            else:
                 yield settled
 
     def _snapshot(self) -> Snapshot:
@@ -352,13 +369,15 @@ class _Run:
         """Raise what the caller should see, with the report on it."""
         report = self.report()
         accounted = report.total + report.skipped
-        assert accounted == self._reader.read, (
+        # A signal handler's SystemExit, or a second Ctrl-C, may have come at any moment.
+        torn = failure is not None and not isinstance(failure, Exception)
+        assert torn or accounted == self._reader.read, (
             f"{self._reader.read} read, {accounted} accounted for"
         )
         if isinstance(failure, KeyboardInterrupt):
             print(f"Interrupted.\n{report}", file=sys.stderr)
             raise Interrupted("the run was interrupted", report) from None
-        error = failure or self._reader.error
+        error = failure if failure is not None else self._reader.error
         if isinstance(error, CarpoolError):
             error.report = report
             raise error
@@ -366,7 +385,7 @@ class _Run:
             try:
                 error.report = report  # type: ignore[attr-defined]
             except AttributeError:  # its class has __slots__
-                raise RunFailed(f"{type(error).__name__}: {error}", report) from error
+                raise RunFailed(_in_words(error), report) from error
             raise error
         failures = report.failed + report.unknown
         if self._options.on_error == "raise" and failures:
@@ -381,4 +400,8 @@ class _Run:
 def _reason(failure: BaseException) -> str:
     if isinstance(failure, KeyboardInterrupt):
         return "the run was interrupted (Ctrl-C)"
-    return f"the run stopped: {type(failure).__name__}: {failure}"
+    return f"the run stopped: {_in_words(failure)}"
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {describe(error).message}"

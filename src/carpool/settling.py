@@ -46,7 +46,7 @@ class Settled:
                 yield Outcome(index, item, ok=False, failure=failure)
             else:
                 value = self.result.values.get(position)
-                if isinstance(value, bytes):
+                if self.result.values_are_packed and value is not None:
                     value = loads(value)
                 yield Outcome(index, item, ok=True, value=value)
 
@@ -61,7 +61,8 @@ class Settling:
     Attributes:
         again: chunks to be submitted before anything more is read.
         failures: the first `KEPT_FAILURES`.
-        succeeded, failed (not_run among them), unknown, skipped: items. retries, chunks: as in `Report`.
+        succeeded, failed (not_run among them), unknown, skipped: items.
+        retries, chunks: as in `Report`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Settling:
         self._stopped: str | None = None
         self._fatal: RunFailed | None = None  # raised once the events at hand are settled
         self._refused: deque[tuple[int, Any, Fault]] = deque()
+        self._events: deque[Event] = deque()
         self.again: deque[Chunk] = deque()
         self.failures: list[Failure] = []
         self.succeeded = self.failed = self.not_run = self.unknown = self.skipped = 0
@@ -100,13 +102,18 @@ class Settling:
         self._refused.extend(unsendable)
 
     def unsendable(self) -> Iterator[Settled]:
-        """Settle what was refused."""
+        """Settle what was refused.
+
+        Raises:
+            RunFailed: the rejects file can't be written.
+        """
         while self._refused:
             index, item, fault = self._refused.popleft()
             chunk = Chunk(self._number(), [index], [item], [None])
             yield self._settle(
                 chunk, ChunkResult(chunk.number, Ending.COMMITTED, faults={0: fault})
             )
+        self._raise_fatal()
 
     def abandon(self) -> Iterator[Settled]:
         """Settle, as not run, whatever is still waiting to be run."""
@@ -117,11 +124,16 @@ class Settling:
     def events(self, events: Sequence[Event], target: float = TARGET) -> Iterator[Settled]:
         """Settle what can be settled. If something ends the run, the rest is settled first.
 
+        Whoever takes not all of what this yields (an error of the consumer's, say) gets the rest
+        from the next call.
+
         Raises:
             RunFailed: a worker found that no transaction can be begun, or the rejects file can't
                 be written.
         """
-        for event in events:
+        self._events.extend(events)
+        while self._events:
+            event = self._events.popleft()
             if isinstance(event, Lost):
                 yield from self._lost(event)
                 continue
@@ -136,7 +148,7 @@ class Settling:
                     yield from self._refused_at_commit(chunk, result)
                 case Ending.UNKNOWN:
                     assert result.fault is not None
-                    yield self._unknown(chunk, result.fault, result.faults)
+                    yield self._unknown(chunk, result.fault, result)
                 case Ending.UNAVAILABLE:
                     assert result.fault is not None
                     self._fatal = self._fatal or _cannot_go_on(result.fault)
@@ -144,6 +156,9 @@ class Settling:
                 case Ending.STOPPED:
                     # Without a stop: its worker had been told to end, and was told otherwise.
                     yield from self._run_again(chunk)
+        self._raise_fatal()
+
+    def _raise_fatal(self) -> None:
         if self._fatal is not None and self._stopped is None:
             raise self._fatal
 
@@ -176,9 +191,10 @@ class Settling:
         match lost.phase:
             case Phase.COMMITTED:
                 assert lost.prepared is not None
+                self.retries += lost.prepared.retries
                 yield self._settle(chunk, lost.prepared)
             case Phase.COMMITTING | Phase.NOT_TOLD:
-                yield self._unknown(chunk, lost.fault, {})
+                yield self._unknown(chunk, lost.fault)
             case Phase.RUNNING if lost.suspect is None:
                 yield from self._lost_in_silence(chunk, lost.fault)
             case Phase.RUNNING:
@@ -208,8 +224,10 @@ class Settling:
             for part in self._split(chunk, 2):
                 yield from self._run_again(part)
 
-    def _unknown(self, chunk: Chunk, fault: Fault, faults: dict[int, Fault]) -> Settled:
-        """Settle a chunk that may be stored or not; its ``faults`` failed before COMMIT."""
+    def _unknown(self, chunk: Chunk, fault: Fault, before: ChunkResult | None = None) -> Settled:
+        """Settle a chunk that may be stored or not; ``before`` is what was known by then."""
+        faults = {} if before is None else before.faults
+        skipped = () if before is None else before.skipped
         kind = OutcomeUnknown
         unknown = replace(
             fault,
@@ -217,8 +235,9 @@ class Settling:
             message=f"stored or not, nobody can say: {fault.message}",
             stage="unknown",
         )
-        all_faults = {p: faults.get(p, unknown) for p in range(len(chunk))}
-        return self._settle(chunk, ChunkResult(chunk.number, Ending.UNKNOWN, faults=all_faults))
+        faults = {p: faults.get(p, unknown) for p in range(len(chunk)) if p not in skipped}
+        result = ChunkResult(chunk.number, Ending.UNKNOWN, faults=faults, skipped=skipped)
+        return self._settle(chunk, result)
 
     def _not_run(self, chunk: Chunk, cause: Fault | None = None) -> Settled:
         why = self._stopped or "no worker could run it"

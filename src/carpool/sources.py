@@ -8,8 +8,8 @@ So rows that were deleted, or no longer match the filters, when their chunk is l
 and rows added meanwhile are left alone where their key is above the highest there was at the start
 (with random keys such as UUIDs, some may be met).
 
-Refused: what can't be cut by key (slices, unions, values(), distinct(fields)), and a queryset of a
-database that the run doesn't cover.
+Refused: what can't be cut by key (slices, unions, values(), distinct(fields), windows, values of a
+to-many relation), and a queryset of a database that the run doesn't cover.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-from django.db.models import Manager, QuerySet
+from django.db.models import QuerySet
+from django.db.models.manager import BaseManager
 from django.db.models.query import ModelIterable
+from django.db.models.sql import Query
 
 from carpool.exceptions import ConfigurationError
 
@@ -46,7 +48,7 @@ def source_of(items: Any, using: Sequence[str]) -> Source:
     Raises:
         ConfigurationError: it can't be iterated, or is a queryset that can't be cut by key.
     """
-    if isinstance(items, Manager):
+    if isinstance(items, BaseManager):
         items = items.all()
     if isinstance(items, QuerySet):
         return QuerySetSource(items, using)
@@ -91,7 +93,7 @@ class QuerySetSource:
         self.queryset = _unevaluated(queryset.using(alias).order_by())
         keys = queryset.using(alias).select_related(None).prefetch_related(None)
         keys.query.select_for_update = False  # it belongs in the chunk's transaction, not here
-        self._keys = keys.order_by("pk").values_list("pk", flat=not _is_composite(queryset))
+        self._keys = keys.order_by("pk").values_list("pk", flat=True)
 
     def total(self) -> int | None:
         return self._keys.count()
@@ -116,11 +118,6 @@ class QuerySetSource:
             page = list(keys.filter(pk__gt=whole[-1])[:PAGE])
 
 
-def _is_composite(queryset: QuerySet[Any]) -> bool:
-    # Options.pk_fields: all the fields of the key. Checked on 5.2, 6.0, 6.1.
-    return len(queryset.model._meta.pk_fields) > 1
-
-
 def _refuse_uncuttable(queryset: QuerySet[Any]) -> None:
     query = queryset.query
     remedy = None
@@ -137,6 +134,12 @@ def _refuse_uncuttable(queryset: QuerySet[Any]) -> None:
     elif query.distinct_fields:
         what = "uses distinct() with fields"
         remedy = "filter by keys instead: Model.objects.filter(pk__in=…)"
+    elif _looks_at_other_rows(query):
+        what = "computes over a window of rows"
+        remedy = "pass an iterator over it: qs.iterator()"
+    elif _takes_values_from_several_rows(query):
+        what = "takes a value from several rows of a relation"
+        remedy = "pass an iterator over it: qs.iterator()"
     elif any(f.get_internal_type() == "JSONField" for f in queryset.model._meta.pk_fields):
         what = "has a primary key that can't be ordered"
         remedy = "pass an iterator over it: qs.iterator()"
@@ -144,6 +147,33 @@ def _refuse_uncuttable(queryset: QuerySet[Any]) -> None:
         raise ConfigurationError(
             f"The queryset {what}, so it can't be cut into chunks by primary key; {remedy}."
         )
+
+
+def _looks_at_other_rows(query: Query) -> bool:
+    """Tell whether there is a ``Window()``: a worker would compute it over its chunk's rows."""
+    # WhereNode.contains_over_clause, as each expression has it. Checked on 5.2, 6.0, 6.1.
+    parts: list[Any] = [query.where, *query.annotations.values()]
+    return any(part.contains_over_clause for part in parts)
+
+
+def _takes_values_from_several_rows(query: Query) -> bool:
+    """Tell whether rows of one key differ, by an annotation such as ``F("books__title")``.
+
+    They may be in different chunks, whose workers can't tell which of them is meant. (Rows that a
+    join only repeats are all the same, and aggregates have one row a key.)
+    """
+    # Query.alias_map and Join.join_field, the only way to see which joins a query has. Parents
+    # come before their children. Checked on 5.2, 6.0, 6.1.
+    many: set[str] = set()
+    for alias, join in query.alias_map.items():
+        to_many = getattr(getattr(join, "join_field", None), "multiple", False)
+        if to_many or join.parent_alias in many:
+            many.add(alias)
+    return query.group_by is None and any(
+        getattr(part, "alias", None) in many
+        for annotation in query.annotations.values()
+        for part in annotation.flatten()
+    )
 
 
 def _unevaluated(queryset: QuerySet[Any]) -> QuerySet[Any]:

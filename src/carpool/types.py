@@ -79,12 +79,15 @@ class Chunk:
     ``payloads`` are the items pickled one by one, taken before any function could change them:
     what a process is sent, and what a repeated try starts from. None where an item can't be
     pickled (executors in the same process use the item itself then).
+
+    ``local``: read for an executor in the same process, so the payloads won't do for another.
     """
 
     number: int
     indexes: Sequence[int]
     items: Sequence[Any]
     payloads: Sequence[bytes | None]
+    local: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -96,6 +99,7 @@ class Chunk:
             [self.indexes[p] for p in positions],
             [self.items[p] for p in positions],
             [self.payloads[p] for p in positions],
+            self.local,
         )
 
 
@@ -113,7 +117,8 @@ class Ending(Enum):
 class ChunkResult:
     """What a worker says of a chunk. ``faults`` and ``values`` are by position.
 
-    ``seconds`` is the time since the transaction began, waiting for its lock not counted.
+    ``seconds`` is the time since the transaction began, waiting for its lock not counted. Packed
+    values are pickled one by one; else they are the very objects.
     """
 
     number: int
@@ -123,6 +128,7 @@ class ChunkResult:
     faults: dict[int, Fault] = field(default_factory=dict)
     skipped: tuple[int, ...] = ()
     values: dict[int, Any] = field(default_factory=dict)
+    values_are_packed: bool = False
     fault: Fault | None = None
 
 
@@ -130,7 +136,7 @@ class ChunkResult:
 class Job:
     """What every worker of a run needs to know, once.
 
-    ``function`` and ``setup`` are the callables themselves; `functions.Shipment` is the form in
+    ``function`` and ``setup`` are the callables themselves; `child.ShippedJob` is the form in
     which they travel. ``keep_values``: send back what the function returns.
     """
 

@@ -14,7 +14,7 @@ from django.db import connections
 
 from carpool.attempt import Attempt, Observer
 from carpool.exceptions import NotSendable
-from carpool.functions import dumps
+from carpool.functions import dumps, loads
 from carpool.grouping import Grouping
 from carpool.items import Items
 from carpool.types import ChunkResult, Job
@@ -39,7 +39,7 @@ class Worker:
         self.job = job
         self.pool = pool
         self.observer = observer or Observer()
-        self.pack = pack or _as_it_is
+        self.pack = pack
         self._grouping = Grouping()
 
     def setup(self) -> None:
@@ -59,7 +59,7 @@ class Worker:
             items,
             observer=self.observer,
             grouping=self._grouping,
-            pack=self.pack if self.job.keep_values else None,
+            pack=self.pack,
             owns_connections=self.pool,
             interruptible=not self.pool,
         )
@@ -71,18 +71,21 @@ class Worker:
         return result
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})  # sure to arrive
 
 
 def packed(value: Any) -> bytes:
     """Pickle what a function returned.
 
     Raises:
-        NotSendable: it can't be pickled.
+        NotSendable: it can't be pickled; or unpickled, as many an exception can't, which would be
+            found too late in the parent.
     """
     try:
-        return dumps(value)
+        data = dumps(value)
+        if type(value) not in _SCALARS:
+            loads(data)
+        return data
     except Exception as error:
         raise NotSendable(
             f"the function returned a {type(value).__module__}.{type(value).__qualname__}, which "

@@ -27,7 +27,8 @@ class AutoExecutor(Executor):
         self._make_pool = make_pool
         self._pool: ProcessesExecutor | None = None
         self._handed_over = False
-        self._began = time.monotonic()
+        self._failure: Exception | None = None  # raised at the next step
+        self._began = 0.0
 
     @property
     def label(self) -> str:  # type: ignore[override]
@@ -55,19 +56,34 @@ class AutoExecutor(Executor):
         return self._pool if self._pool is not None and self._handed_over else self._inline
 
     def start(self) -> None:
+        self._began = time.monotonic()
         self._inline.start()
 
     def wants(self) -> int:
         return self._current().wants()
 
     def submit(self, chunk: Chunk) -> None:
-        self._current().submit(chunk)
+        # What was read for the caller and has to be run again may hold what can't be sent.
+        (self._inline if chunk.local else self._current()).submit(chunk)
 
     def wait(self) -> list[Event]:
-        return self._current().wait() + self._tend()
+        return self._tended(self._inline.poll if self._inline.in_flight else self._current().wait)
 
     def poll(self) -> list[Event]:
-        return self._current().poll() + self._tend()
+        return self._tended(self._inline.poll if self._inline.in_flight else self._current().poll)
+
+    def _tended(self, events_of: Callable[[], list[Event]]) -> list[Event]:
+        """Tend the pool, too. What that raises must not cost the events that are there already."""
+        if self._failure is not None:
+            raise self._failure
+        events = events_of()
+        try:
+            return events + self._tend()
+        except Exception as error:
+            if not events:
+                raise
+            self._failure = error
+            return events
 
     def _tend(self) -> list[Event]:
         """Start the pool when it is time; hand over when it is ready."""

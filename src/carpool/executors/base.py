@@ -68,12 +68,14 @@ class Executor(ABC):
         in_flight: chunks submitted and not yet given back.
         local: functions get the items themselves, so an item that can't be pickled is no problem,
             and one that a function has changed is changed for the caller, as in a loop.
+        alone: the source is read and the functions run by turns, on the same connection.
     """
 
     label: str
     workers: int
     in_flight: int = 0
     local: bool = False
+    alone: bool = False
 
     @property
     def chunk_seconds(self) -> float:

@@ -50,9 +50,12 @@ class CannotBegin:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What will be true of the chunk if the COMMIT that follows succeeds."""
+    """What will be true of the chunk if the COMMIT that follows succeeds.
 
-    result: ChunkResult
+    None: what was said before no longer holds; the result will come after COMMIT.
+    """
+
+    result: ChunkResult | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +162,11 @@ class _Teller(SlotObserver):
         told = self._told
         return told is not None and (told.ending, told.faults) == (result.ending, result.faults)
 
-    def item(self, position: int) -> None:
-        self._told = None
-        super().item(position)
-
     def prepared(self, result: ChunkResult) -> None:
         message = pickle.dumps(Prepared(result), pickle.HIGHEST_PROTOCOL)
         if len(message) <= SMALL:
             self._told = result
             self._connection.send_bytes(message)
+        else:
+            self._told = None
+            self._connection.send(Prepared(None))

@@ -46,7 +46,7 @@ def executor_for(
         raise ConfigurationError(reason)
     if wanted == "threads":
         return ThreadsExecutor(job, workers, interrupts)
-    environment = Environment.capture()
+    environment = _environment()
     shipped = _ship(job)
     if isinstance(wanted, concurrent.futures.Executor):
         if options.workers is None:
@@ -107,6 +107,19 @@ def _why_no_pool(options: Options, *, processes: bool) -> str | None:
             'Use executor="threads" or "inline", or start Celery with --pool=threads or solo.'
         )
     return None
+
+
+def _environment() -> Environment:
+    environment = Environment.capture()
+    try:
+        dumps(environment)
+    except Exception as error:
+        raise ConfigurationError(
+            f"This process' settings can't be sent to workers ({type(error).__name__}: {error}). "
+            "They get DATABASES, and what settings.configure() was given: use plain values there, "
+            'or executor="threads" or "inline".'
+        ) from error
+    return environment
 
 
 def _ship(job: Job) -> ShippedJob:

@@ -95,7 +95,10 @@ class FuturesExecutor(Executor):
             return [Ended(chunk, ChunkResult(chunk.number, Ending.STOPPED))]
         error = future.exception()
         if error is None:
-            return [Ended(chunk, loads(future.result()))]
+            try:
+                return [Ended(chunk, loads(future.result()))]
+            except Exception as unreadable:  # not what `perform_remote` returned
+                error = unreadable
         said = describe(error, "unknown")
         fault = Fault(
             "carpool.exceptions.OutcomeUnknown",

@@ -20,6 +20,7 @@ class InlineExecutor(Executor):
 
     label = "inline"
     local = True
+    alone = True
     workers = 1
 
     def __init__(self, job: Job, interrupts: Interrupts, *, chunk_seconds: float = TARGET) -> None:
@@ -38,7 +39,8 @@ class InlineExecutor(Executor):
             with self._interrupts.in_user_code():
                 self._worker.setup()
         except Exception as error:
-            raise RunFailed(f"setup raised {describe(error).error}: {error}") from error
+            fault = describe(error)
+            raise RunFailed(f"setup raised {fault.error}: {fault.message}") from error
 
     def wants(self) -> int:
         return 1 - len(self._queue)
@@ -92,3 +94,6 @@ class _InlineObserver(Observer):
     def committed(self) -> None:
         # Callbacks are the user's code, but the rows are stored: let them end.
         self._interrupts.raising = False
+
+    def interrupted(self) -> None:
+        self._interrupts.pending = True

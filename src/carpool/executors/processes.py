@@ -25,6 +25,7 @@ import types
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -90,13 +91,14 @@ class ProcessesExecutor(Executor):
         self._deaths_at_start = 0
         self._closing = False
         self._failure: RunFailed | None = None  # raised once there are no events left
-        self._woken, self._waker = os.pipe()
-        os.set_blocking(self._waker, False)
-        os.set_blocking(self._woken, False)
+        self._woken = self._waker = -1  # a pipe, from start() to close()
 
     # The executor's interface.
 
     def start(self) -> None:
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        os.set_blocking(self._woken, False)
         self._interrupts.wake = self._wake
         atexit.register(self.close)  # before multiprocessing's own, which would wait for workers
         for _ in range(self.workers):
@@ -163,9 +165,11 @@ class ProcessesExecutor(Executor):
             worker.process.kill()
             self._bury(worker)
         self._crew.clear()
-        for descriptor in (self._woken, self._waker):
-            with suppress(OSError):
-                os.close(descriptor)
+        if self._waker != -1:
+            self._interrupts.wake = _nothing
+            os.close(self._woken)
+            os.close(self._waker)
+            self._woken = self._waker = -1
 
     # Waiting.
 
@@ -189,7 +193,8 @@ class ProcessesExecutor(Executor):
         sources: dict[Any, _Worker] = {}
         for worker in self._crew:
             for thing in (worker.connection, worker.output, worker.process.sentinel):
-                sources[thing] = worker
+                if thing is not worker.output or not worker.silent:
+                    sources[thing] = worker
         events: list[Event] = []
         dead: list[_Worker] = []
         for thing in wait([*sources, self._woken], self._patience(seconds)):
@@ -273,11 +278,10 @@ class ProcessesExecutor(Executor):
             ):
                 continue
             state.doomed = True  # see Note [Doom] in slot.py
-            if state.state is slot.State.ITEM and state.since == since:
+            if state.state in (slot.State.IDLE, slot.State.ITEM):
+                # It may have moved on a moment ago, but it can't commit any more.
                 worker.overdue = position
                 worker.process.kill()
-            elif state.state in (slot.State.IDLE, slot.State.ITEM):
-                worker.overdue = position  # it has just moved on, and will roll back by itself
 
     # Hiring and burying.
 
@@ -357,7 +361,8 @@ class ProcessesExecutor(Executor):
 
     def _progress_write(self, text: str) -> None:
         if text:
-            self._progress.write(text)
+            with suppress(OSError, ValueError):  # stderr is a closed pipe, say: no reason to end
+                self._progress.write(text)
 
 
 class _Worker:
@@ -376,6 +381,7 @@ class _Worker:
         self.prepared: ChunkResult | None = None
         self.overdue: int | None = None
         self.stopped = False
+        self.silent = False  # its output is at an end
         self._partial = b""
 
     def give(self, chunk: Chunk) -> bool:
@@ -393,6 +399,8 @@ class _Worker:
         chunk = self.chunk
         assert chunk is not None
         self.chunk = None
+        # So that the next chunk is not taken for this one, if the worker dies before it begins.
+        self.slot.enter(slot.State.IDLE)
         self.slot.doomed = False
         result = result or self.prepared
         assert result is not None
@@ -426,7 +434,7 @@ class _Worker:
             except OSError:
                 data = b""
             if not data:
-                to_the_end = True
+                self.silent = to_the_end = True
                 break
             self._partial += data
             if not to_the_end:
@@ -460,6 +468,10 @@ def _how(code: int | None) -> str:
     return f"{name}{hint}"
 
 
+def _nothing() -> None:
+    """Be what Ctrl-C wakes when there is nobody left to wake."""
+
+
 _main_module = threading.Lock()
 
 
@@ -474,6 +486,9 @@ def _quietly(context: Any, method: str) -> Iterator[None]:
     ``if __name__ == "__main__"`` would start over. Workers need nothing of it, since functions of
     ``__main__`` travel by value, so an empty module stands in while multiprocessing looks.
     """
+    if method != "fork":
+        # Else the first process.start() does it, which (up to Python 3.12) unblocks SIGINT again.
+        resource_tracker.ensure_running()
     blocking = hasattr(signal, "pthread_sigmask")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocking else set()
     try:

@@ -44,6 +44,7 @@ class ThreadsExecutor(Executor):
             threading.Thread(target=self._work, name=f"carpool-{number}", daemon=True)
             for number in range(workers)
         ]
+        self._interrupts = interrupts
         interrupts.wake = self._wake
 
     def _wake(self) -> None:
@@ -59,7 +60,10 @@ class ThreadsExecutor(Executor):
         self._inbox.put(chunk)
 
     def wait(self) -> list[Event]:
-        return self.poll() or self._take(self._outbox.get()) + self.poll()
+        events = self.poll()
+        if events or self._interrupts.pending:  # poll() may have taken what was to wake us
+            return events
+        return self._take(self._outbox.get()) + self.poll()
 
     def poll(self) -> list[Event]:
         events: list[Event] = []
@@ -115,9 +119,11 @@ class ThreadsExecutor(Executor):
         self._observer.stopping = self._observer.stopping or self.in_flight > 0
         for _ in self._threads:
             self._inbox.put(None)
+        deadline = time.monotonic() + GRACE
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(GRACE if self._observer.stopping else None)
+                left = max(0.0, deadline - time.monotonic())
+                thread.join(left if self._observer.stopping else None)
         self._threads = [t for t in self._threads if t.is_alive()]
 
     # In the threads.
@@ -132,8 +138,12 @@ class ThreadsExecutor(Executor):
                 self._outbox.put(describe(error))
                 return
             while (chunk := self._inbox.get()) is not None:
-                items = local_items(self._job.queryset, chunk)
-                result = worker.perform(chunk.number, len(chunk), items)
+                try:
+                    items = local_items(self._job.queryset, chunk)
+                    result = worker.perform(chunk.number, len(chunk), items)
+                except BaseException as error:  # no item's doing; nobody else would tell
+                    fault = describe(error, "run")
+                    result = ChunkResult(chunk.number, Ending.UNAVAILABLE, fault=fault)
                 self._outbox.put(Ended(chunk, result))
         finally:
             databases.close_mine()
