@@ -1,0 +1,846 @@
+"""One chunk in one transaction: who fails, what is stored, what is called how often."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, connection, connections, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from carpool import attempt as attempt_module
+from carpool.attempt import Attempt, Observer, Stop
+from carpool.exceptions import NotSendable
+from carpool.grouping import Grouping
+from carpool.items import LocalItems
+from carpool.types import GONE, ChunkResult, Ending, Fault, Job
+from tests.app.models import AuditLine, Author, Book
+from tests.unit.driver_errors import busy, deadlock, lost, rolled_back
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+BROKEN = "carpool.exceptions.TransactionBroken"
+NOBODY = 999_999_999
+BOTH = ("default", "other")
+
+
+@pytest.fixture(autouse=True)
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Don't really wait between tries; give the times that would have been waited."""
+    naps: list[float] = []
+    monkeypatch.setattr(attempt_module.time, "sleep", naps.append)
+    return naps
+
+
+class Script:
+    """A function whose calls are counted, and that does to each item what the test says."""
+
+    def __init__(
+        self, default: Callable[[Any], Any] | None = None, **by_item: Callable[[Any], Any]
+    ) -> None:
+        self.default = default or store
+        self.by_item = by_item
+        self.calls: Counter[str] = Counter()
+
+    def __call__(self, item: Any) -> Any:
+        self.calls[item] += 1
+        return self.by_item.get(item, self.default)(item)
+
+
+def store(item: Any) -> str:
+    return Author.objects.create(name=item).name
+
+
+def stored() -> str:
+    return "".join(sorted(Author.objects.values_list("name", flat=True)))
+
+
+def attempt(function: Callable[[Any], Any], items: Any, **options: Any) -> Attempt:
+    given_out = items
+    if isinstance(items, str):
+        given_out = LocalItems(items, [pickle.dumps(item) for item in items])
+    job = Job(
+        function=function,
+        setup=None,
+        queryset=None,
+        using=options.pop("using", ("default",)),
+        retries=options.pop("retries", 5),
+        dry_run=options.pop("dry_run", False),
+        keep_values=options.pop("keep_values", False),
+    )
+    positions = range(options.pop("length", None) or len(items))
+    options.setdefault("observer", Observer())
+    options.setdefault("grouping", Grouping())
+    return Attempt(job, 7, positions, given_out, **options)
+
+
+def run(function: Callable[[Any], Any], items: Any, **options: Any) -> ChunkResult:
+    return attempt(function, items, **options).run()
+
+
+def faults(result: ChunkResult) -> dict[int, str]:
+    return {position: fault.error for position, fault in sorted(result.faults.items())}
+
+
+# Which items fail.
+
+
+def raise_at_once(item: Any) -> None:
+    raise ValueError(item)
+
+
+def raise_after_writing(item: Any) -> None:
+    store(item)
+    raise ValueError(item)
+
+
+def save_nonsense(item: Any) -> None:
+    """Fail inside save() before any statement: Django marks the transaction for rollback."""
+    Author(name=item, books_written="many").save()  # type: ignore[misc]
+
+
+def leave_marked(item: Any) -> None:
+    """Swallow the same."""
+    try:
+        save_nonsense(item)
+    except ValueError:
+        pass
+
+
+def set_rollback(item: Any) -> None:
+    store(item)
+    transaction.set_rollback(True)
+
+
+def set_rollback_and_raise(item: Any) -> None:
+    transaction.set_rollback(True)
+    raise ValueError(item)
+
+
+def close_connection(item: Any) -> None:
+    store(item)
+    connection.close()
+
+
+def close_driver_and_raise(item: Any) -> None:
+    """Leave a connection on which not even a savepoint can be undone."""
+    store(item)
+    connection.connection.close()
+    raise ValueError(item)
+
+
+def exit_process(item: Any) -> None:
+    store(item)
+    sys.exit(3)
+
+
+def interrupt(item: Any) -> None:
+    store(item)
+    raise KeyboardInterrupt
+
+
+def write_unseen_and_raise(item: Any) -> None:
+    """Write as COPY and callproc() do: past Django's execute(), by the driver's own cursor."""
+    with connection.cursor() as cursor:
+        cursor.cursor.execute("INSERT INTO app_author (name, books_written) VALUES ('unseen', 0)")
+    raise ValueError(item)
+
+
+BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "raises": (raise_at_once, "builtins.ValueError"),
+    "raises after writing": (raise_after_writing, "builtins.ValueError"),
+    "writes unseen": (write_unseen_and_raise, "builtins.ValueError"),
+    "saves nonsense": (save_nonsense, "builtins.ValueError"),
+    "swallows nonsense": (leave_marked, BROKEN),
+    "sets rollback": (set_rollback, BROKEN),
+    "sets rollback and raises": (set_rollback_and_raise, "builtins.ValueError"),
+    "closes the connection": (close_connection, BROKEN),
+    "closes the driver's": (close_driver_and_raise, "builtins.ValueError"),
+    "exits": (exit_process, "builtins.SystemExit"),
+    "interrupts": (interrupt, "builtins.KeyboardInterrupt"),
+}
+
+
+@pytest.mark.parametrize("length", [1, 3, 40])
+@pytest.mark.parametrize(("bad", "error"), BAD.values(), ids=BAD)
+def test_a_bad_item_fails_alone(bad: Callable[[Any], Any], error: str, length: int) -> None:
+    """Whatever it does, nothing of it is stored, and everything of its neighbours."""
+    items = [chr(ord("A") + n) for n in range(length)]
+    middle = length // 2
+    function = Script(**{items[middle]: bad})
+    result = run(function, "".join(items))
+    assert result.ending is Ending.COMMITTED
+    assert faults(result) == {middle: error}
+    assert stored() == "".join(items[:middle] + items[middle + 1 :])
+    assert not connection.in_atomic_block
+
+
+@given(data=st.data(), length=st.integers(1, 30))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_bad_items_fail_and_no_others(data: st.DataObject, length: int) -> None:
+    """Any set of items, bad in any ways: exactly the others are stored, once."""
+    Author.objects.all().delete()
+    items = "".join(chr(ord("A") + n) for n in range(length))
+    kinds = data.draw(
+        st.dictionaries(st.sampled_from(items), st.sampled_from(list(BAD.values())), max_size=8)
+    )
+    function = Script(**{item: kind[0] for item, kind in kinds.items()})
+    result = run(function, items)
+    assert faults(result) == {p: kinds[i][1] for p, i in enumerate(items) if i in kinds}
+    assert stored() == "".join(item for item in items if item not in kinds)
+
+
+def test_an_item_without_statements_that_fails_costs_its_neighbours_nothing() -> None:
+    """Where nothing reached the database nothing is undone, so nobody is called twice."""
+    function = Script(c=raise_at_once)
+    run(function, "abcdef")
+    assert set(function.calls.values()) == {1}
+
+
+def test_one_bad_item_costs_the_others_one_call_more_at_most() -> None:
+    """The group is undone, and run again once."""
+    function = Script(c=raise_after_writing)
+    run(function, "abcdef")
+    assert max(function.calls.values()) <= 2
+
+
+def test_a_chunk_of_one_is_never_called_twice() -> None:
+    """chunk_size=1 promises it."""
+    function = Script(a=raise_after_writing)
+    result = run(function, "a")
+    assert faults(result) == {0: "builtins.ValueError"}
+    assert function.calls == {"a": 1}
+
+
+# Items that don't come as they should.
+
+
+class Loads:
+    """Items whose loading, each time, gives what the test says."""
+
+    def __init__(self, *times: Sequence[Any]) -> None:
+        self.times = iter(times)
+
+    def load(self, positions: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        now = next(self.times)
+        return ((position, now[position]) for position in positions)
+
+
+def test_rows_that_are_gone_are_skipped_and_items_with_faults_fail() -> None:
+    """The function is called for neither."""
+    function = Script()
+    result = run(function, Loads(["a", GONE, Fault("e", "m", stage="item"), "d"]), length=4)
+    assert result.skipped == (1,)
+    assert faults(result) == {2: "e"}
+    assert function.calls == {"a": 1, "d": 1}
+    assert stored() == "ad"
+
+
+def test_a_row_that_is_back_at_the_second_look_is_not_skipped() -> None:
+    """What an undone group found does not count: the row may be there the next time."""
+    loads = Loads(["a", GONE, "c"], ["a", "b", None], ["a"])
+    result = run(Script(c=raise_after_writing), loads, length=3)
+    assert result.skipped == ()
+    assert faults(result) == {2: "builtins.ValueError"}
+    assert stored() == "ab"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), deadlock()], ids=["own", "deadlock"])
+def test_a_load_that_raises_is_judged_as_a_statement(error: Exception) -> None:
+    """Trouble is tried again; anything else means that no worker can go on."""
+
+    class Broken:
+        loads = 0
+
+        def load(self, positions: Sequence[int]) -> Iterable[tuple[int, Any]]:
+            self.loads += 1
+            if self.loads == 1:
+                raise error
+            return [(position, "a") for position in positions]
+
+    result = run(store, Broken(), length=1)
+    if isinstance(error, ValueError):
+        assert result.ending is Ending.UNAVAILABLE
+        assert result.fault is not None
+        assert result.fault.message == "no"
+        assert stored() == ""
+    else:
+        assert (result.ending, result.retries) == (Ending.COMMITTED, 1)
+        assert stored() == "a"
+
+
+# Trouble: the same work may succeed in a while.
+
+
+def failing(times: int, make: Callable[[], Exception]) -> Callable[[Any], Any]:
+    """Return a step that stores the item and then raises, so many times."""
+    left = [times]
+
+    def step(item: Any) -> Any:
+        name = store(item)
+        if left[0]:
+            left[0] -= 1
+            raise make()
+        return name
+
+    return step
+
+
+@pytest.mark.parametrize("trouble", [busy, deadlock, rolled_back, lost])
+def test_trouble_undoes_the_chunk_and_tries_it_again(
+    trouble: Callable[[], Exception], naps: list[float]
+) -> None:
+    """After a deadlock and its like every item is run again, and all are stored once."""
+    function = Script(b=failing(2, trouble))
+    result = run(function, "abc")
+    assert (result.ending, result.retries, result.faults) == (Ending.COMMITTED, 2, {})
+    assert stored() == "abc"
+    assert function.calls["a"] == 3
+    assert len(naps) == 2
+
+
+def test_the_pauses_grow_and_are_bounded(naps: list[float]) -> None:
+    """Back-off doubles, by chance a half more or less, up to a few seconds."""
+    run(Script(a=failing(12, busy)), "a", retries=12)
+    assert len(naps) == 12
+    for number, nap in enumerate(naps):
+        whole = min(attempt_module.LONGEST_BACK_OFF, attempt_module.BACK_OFF * 2**number)
+        assert whole * 0.5 <= nap <= whole * 1.5
+    assert len(set(naps)) == 12
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_trouble_that_does_not_go_away_is_the_items_that_meets_it(retries: int) -> None:
+    """After so many tries the item fails, and the others are stored."""
+    function = Script(b=failing(10**6, deadlock))
+    result = run(function, "abc", retries=retries)
+    assert (result.ending, result.retries) == (Ending.COMMITTED, retries)
+    assert result.faults[1].sqlstate == "40P01"
+    assert list(result.faults) == [1]
+    assert stored() == "ac"
+    assert function.calls["b"] == retries + 1
+
+
+def test_each_item_in_trouble_has_tries_of_its_own() -> None:
+    """Two items that never succeed both fail, and the third is stored."""
+    function = Script(a=failing(10**6, deadlock), c=failing(10**6, busy))
+    result = run(function, "abc", retries=2)
+    assert list(result.faults) == [0, 2]
+    assert stored() == "b"
+
+
+def test_a_rollback_that_the_function_hides_is_found() -> None:
+    """If a statement met a deadlock, the transaction is gone, whatever the function makes of it."""
+    hidden = [True]
+
+    def hide(execute: Any, sql: str, *rest: Any) -> Any:
+        if hidden and "'b'" in repr(rest[0]):
+            hidden.pop()
+            raise rolled_back()
+        return execute(sql, *rest)
+
+    def swallow(item: Any) -> None:
+        with connection.execute_wrapper(hide):
+            try:
+                with transaction.atomic():
+                    store(item)
+            except Exception:
+                store(item)
+
+    result = run(Script(b=swallow), "abc")
+    assert result.ending is Ending.COMMITTED
+    assert stored() == "abc"
+
+
+def test_a_lost_connection_is_closed_only_where_it_is_the_workers() -> None:
+    """A worker of a pool begins with a new connection; inline the connection is the caller's."""
+    for owns, same in ((True, False), (False, True)):
+        connection.ensure_connection()
+        before = connection.connection
+        run(Script(a=failing(1, lost)), "a", owns_connections=owns)
+        assert (connection.connection is before) == same
+
+
+def test_a_lost_connection_to_any_database_is_made_anew() -> None:
+    """The function may have lost one that the chunk's transaction does not cover."""
+    connections["other"].ensure_connection()
+    before = connections["other"].connection
+    run(Script(a=failing(1, lost)), "a")
+    assert connections["other"].connection is not before
+
+
+# COMMIT.
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make COMMIT on an alias raise these errors, one a time, before or after the real one."""
+
+    def raising(*errors: Exception, alias: str = "default", stored: bool = False) -> None:
+        left = list(errors)
+        wrapper = connections[alias]
+        real = wrapper._commit
+
+        def commit() -> None:
+            if left:
+                if stored:
+                    real()
+                raise left.pop(0)
+            real()
+
+        monkeypatch.setattr(wrapper, "_commit", commit, raising=True)
+
+    return raising
+
+
+Commits = Callable[..., None]
+
+
+def test_a_conflict_at_commit_is_tried_again(commits: Commits) -> None:
+    """A serialization failure comes at COMMIT as well, and the chunk is simply run again."""
+    commits(deadlock(), deadlock())
+    result = run(store, "ab")
+    assert (result.ending, result.retries) == (Ending.COMMITTED, 2)
+    assert stored() == "ab"
+
+
+def test_a_commit_that_is_lost_is_unknown_and_not_tried_again(commits: Commits) -> None:
+    """Nobody can say whether it is stored, so it is never run twice."""
+    commits(lost(), stored=True)
+    function = Script(b=raise_at_once)
+    result = run(function, "abc")
+    assert result.ending is Ending.UNKNOWN
+    assert faults(result) == {1: "builtins.ValueError"}
+    assert function.calls["a"] == 1
+    assert stored() == "ac"
+
+
+def test_a_commit_that_refuses_is_given_back(commits: Commits) -> None:
+    """With no row to blame and nothing to check, run() splits the chunk."""
+    commits(IntegrityError("refused"), IntegrityError("refused"))
+    result = run(store, "abc")
+    assert result.ending is Ending.REFUSED
+    assert result.fault is not None
+    assert result.fault.stage == "commit"
+    assert stored() == ""
+
+
+def test_a_conflict_at_commit_that_stays_is_given_back(commits: Commits) -> None:
+    """After the retries a smaller chunk may get through where this one does not."""
+    commits(*[deadlock() for _ in range(10)])
+    result = run(store, "abc", retries=2)
+    assert (result.ending, result.retries) == (Ending.REFUSED, 2)
+
+
+@pytest.mark.parametrize("length", [1, 2, 20, 60])
+def test_rows_that_only_commit_refuses_are_found(length: int) -> None:
+    """A foreign key to nowhere, which SQLite tells at COMMIT, fails its item alone."""
+
+    def dangle(item: Any) -> None:
+        Book.objects.create(name=item, author_id=NOBODY)
+
+    items = "".join(chr(ord("A") + n) for n in range(length))
+    bad = {items[0], items[-1]}
+    grouping = Grouping()
+    result = run(Script(**dict.fromkeys(bad, dangle)), items, grouping=grouping)
+    assert result.ending is Ending.COMMITTED
+    assert list(result.faults) == sorted({0, length - 1})
+    assert {fault.stage for fault in result.faults.values()} == {"commit"}
+    assert stored() == "".join(item for item in items if item not in bad)
+    assert not Book.objects.exists()
+    assert grouping.checks_early
+
+
+def test_a_transaction_that_silently_was_not_committed_is_not_counted() -> None:
+    """Whatever undid it without an error: what is not stored is not called so."""
+    rollbacks = [True, True]
+
+    class Sly(Observer):
+        def committing(self) -> None:
+            if rollbacks:
+                rollbacks.pop()
+                transaction.set_rollback(True)
+
+    result = run(store, "ab", observer=Sly())
+    assert (result.ending, result.retries) == (Ending.COMMITTED, 2)
+    assert stored() == "ab"
+
+
+def audit(item: Any) -> None:
+    store(item)
+    AuditLine.objects.create(name=item)
+
+
+def audited() -> str:
+    return "".join(sorted(AuditLine.objects.values_list("name", flat=True)))
+
+
+def test_a_transaction_covers_every_alias() -> None:
+    """A bad item leaves nothing on either database."""
+
+    def bad(item: Any) -> None:
+        audit(item)
+        raise ValueError(item)
+
+    result = run(Script(audit, b=bad), "abc", using=BOTH)
+    assert faults(result) == {1: "builtins.ValueError"}
+    assert (stored(), audited()) == ("ac", "ac")
+
+
+def test_a_chunk_stored_on_one_alias_only_is_unknown(commits: Commits) -> None:
+    """Two COMMITs are not one: where the second is refused, the message says what is stored."""
+    commits(IntegrityError("refused"))
+    result = run(audit, "ab", using=BOTH)
+    assert result.ending is Ending.UNKNOWN
+    assert result.fault is not None
+    assert result.fault.stage == "unknown"
+    assert result.fault.message == "stored on other, but not on every alias; then: refused"
+    assert (stored(), audited()) == ("", "ab")
+
+
+def test_an_error_after_the_last_commit_does_not_say_that_one_is_missing() -> None:
+    """The message names what is stored, and says no more than is known."""
+
+    class Late(Observer):
+        def committed(self) -> None:
+            raise ValueError("late")
+
+    result = run(audit, "ab", using=BOTH, observer=Late())
+    assert result.ending is Ending.UNKNOWN
+    assert result.fault is not None
+    assert result.fault.message == "stored on other, default; then: late"
+    assert (stored(), audited()) == ("ab", "ab")
+
+
+def test_nothing_is_left_on_the_connection() -> None:
+    """After a chunk the connection has neither wrappers nor attributes of carpool's."""
+    connection.ensure_connection()
+    before = dict(vars(connections["default"]))
+    run(Script(b=raise_after_writing), "abc")
+    assert vars(connections["default"]).keys() == before.keys()
+    assert connection.execute_wrappers == []
+    assert connection.transaction_mode == before["transaction_mode"]
+
+
+def test_a_cursor_method_that_someone_else_put_there_is_used_and_stays() -> None:
+    """django-debug-toolbar, for one, puts its own on the connection."""
+    calls = []
+    real = connection.cursor
+
+    def mine() -> Any:
+        calls.append(1)
+        return real()
+
+    connection.cursor = mine
+    try:
+        run(store, "ab")
+        assert calls
+        assert connection.cursor is mine
+    finally:
+        del connection.cursor
+
+
+def test_no_database_means_no_worker_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where BEGIN fails for good, nothing is run and the run has to stop."""
+
+    def begin(*args: Any) -> Any:
+        raise lost()
+
+    monkeypatch.setattr(connection, "set_autocommit", begin)
+    function = Script()
+    result = run(function, "ab", retries=2)
+    assert (result.ending, result.retries) == (Ending.UNAVAILABLE, 2)
+    assert not function.calls
+
+
+# Callbacks.
+
+
+def hooking(log: list[str], step: Callable[[Any], Any] = store) -> Callable[[Any], Any]:
+    """Return a step that registers a callback, which notes the item, and then goes on."""
+
+    def hook(item: Any) -> Any:
+        transaction.on_commit(partial(log.append, item))
+        return step(item)
+
+    return hook
+
+
+def test_callbacks_run_once_after_the_commit_and_never_for_a_failed_item() -> None:
+    """on_commit of an item runs when its rows are stored, in the items' order."""
+    log: list[str] = []
+    function = Script(
+        hooking(log), b=hooking(log, raise_after_writing), d=hooking(log, raise_at_once)
+    )
+    run(function, "abcde")
+    assert log == ["a", "c", "e"]
+
+
+def test_callbacks_of_a_try_that_was_undone_do_not_run() -> None:
+    """A deadlock's first try leaves no mail to be sent."""
+    log: list[str] = []
+    run(Script(hooking(log), b=hooking(log, failing(1, deadlock))), "abc")
+    assert log == ["a", "b", "c"]
+
+
+def test_a_callback_that_raises_fails_its_item_alone() -> None:
+    """The rows are stored, the item has failed, the neighbours' callbacks run."""
+    log: list[str] = []
+
+    def hook(item: Any) -> None:
+        store(item)
+        transaction.on_commit(partial(log.append, "before"))
+        transaction.on_commit(partial(raise_at_once, item))
+        transaction.on_commit(partial(log.append, "after"))
+
+    result = run(Script(hooking(log), b=hook), "abc")
+    assert result.ending is Ending.COMMITTED
+    assert faults(result) == {1: "builtins.ValueError"}
+    assert result.faults[1].stage == "on_commit"
+    assert stored() == "abc"
+    assert log == ["a", "before", "c"]
+
+
+def test_callbacks_inside_the_callers_transaction_are_the_callers() -> None:
+    """Inside atomic() they stay what they are, and run, or are dropped, when that ends."""
+    log: list[str] = []
+    with transaction.atomic():
+        run(Script(hooking(log), b=hooking(log, raise_after_writing)), "abc")
+        assert log == []
+        callbacks = [entry[1] for entry in connection.run_on_commit]
+        assert [type(callback) for callback in callbacks] == [partial, partial]
+    assert log == ["a", "c"]
+
+
+def test_a_run_inside_a_transaction_leaves_nothing_of_its_own_there() -> None:
+    """Each chunk's items would be kept in memory until the caller's COMMIT."""
+    with transaction.atomic():
+        for _ in range(3):
+            run(store, "abc")
+        assert connection.run_on_commit == []
+
+
+def test_callbacks_that_raise_on_an_alias_of_our_own_cost_no_second_run() -> None:
+    """With one alias inside the caller's transaction and one not, each is treated as it is."""
+
+    def hook(item: Any) -> None:
+        audit(item)
+        transaction.on_commit(partial(raise_at_once, item), using="other")
+
+    with transaction.atomic():
+        result = run(Script(audit, b=hook), "abc", using=BOTH)
+        assert result.ending is Ending.COMMITTED
+        assert {p: f.stage for p, f in result.faults.items()} == {1: "on_commit"}
+    assert (stored(), audited()) == ("abc", "abc")
+
+
+def test_a_dry_run_stores_nothing_and_calls_no_callbacks() -> None:
+    """Everything runs, failures are found, and all is rolled back."""
+    log: list[str] = []
+    function = Script(hooking(log), b=raise_after_writing)
+    result = run(function, "abc", dry_run=True)
+    assert result.ending is Ending.COMMITTED
+    assert faults(result) == {1: "builtins.ValueError"}
+    assert (stored(), log) == ("", [])
+    assert function.calls["c"] > 0
+
+
+def test_a_dry_run_inside_a_transaction_leaves_that_as_it_was() -> None:
+    """Only the chunk is rolled back, not what the caller did before."""
+    with transaction.atomic():
+        store("z")
+        run(store, "abc", dry_run=True)
+        assert stored() == "z"
+    assert stored() == "z"
+
+
+# What the observer is told, and what it can stop.
+
+
+class Watcher(Observer):
+    """Notes the steps, and raises Stop at the so-manieth step of a kind."""
+
+    def __init__(self, stop_at: str = "") -> None:
+        self.steps: list[str] = []
+        self.stop_at = stop_at
+
+    def note(self, step: str) -> None:
+        self.steps.append(step)
+        if step == self.stop_at:
+            raise Stop
+
+    def item(self, position: int) -> None:
+        self.note(f"item {position}")
+
+    def idle(self) -> None:
+        self.note("idle")
+
+    def prepared(self, result: ChunkResult) -> None:
+        self.result = result
+        self.note("prepared")
+
+    def committing(self) -> None:
+        self.note("committing")
+
+    def committed(self) -> None:
+        self.note("committed")
+
+
+def test_the_steps_of_a_chunk_are_told_in_order() -> None:
+    """Each item, then idle, prepared, committing, and committed when it is stored everywhere."""
+    watcher = Watcher()
+    result = run(audit, "ab", observer=watcher, using=BOTH)
+    last = ["idle", "prepared", "committing", "committed"]
+    assert watcher.steps == ["item 0", "idle", "item 1", "idle", *last]
+    assert watcher.result.ending is result.ending
+    assert watcher.result.faults == result.faults
+
+
+def test_no_item_is_running_while_others_are_loaded() -> None:
+    """The time that rows take to load is not held against the item before them."""
+    watcher = Watcher()
+
+    class Slow:
+        def load(self, positions: Sequence[int]) -> Iterator[tuple[int, Any]]:
+            for position in positions:
+                watcher.steps.append("load")
+                yield position, "abc"[position]
+
+    run(Script(b=raise_after_writing), Slow(), length=3, observer=watcher)
+    before_loads = [before for before, step in pairwise(watcher.steps) if step == "load"]
+    assert len(before_loads) == 3
+    assert not [step for step in before_loads if step.startswith("item")]
+
+
+def test_committed_is_told_before_the_callbacks_run() -> None:
+    """A worker that dies in a callback died after COMMIT."""
+    watcher = Watcher()
+
+    def hook(item: Any) -> None:
+        store(item)
+        transaction.on_commit(lambda: watcher.steps.append("callback"))
+
+    run(hook, "a", observer=watcher)
+    assert watcher.steps[-2:] == ["committed", "callback"]
+
+
+def test_in_a_dry_run_no_commit_is_told() -> None:
+    """There is none."""
+    watcher = Watcher()
+    run(store, "a", observer=watcher, dry_run=True)
+    assert watcher.steps == ["item 0", "idle", "idle", "prepared"]
+
+
+@pytest.mark.parametrize("step", ["item 0", "item 1", "committing"])
+def test_a_stop_rolls_the_chunk_back(step: str) -> None:
+    """Where the run is over, nothing of the chunk is stored, and it says so."""
+    result = run(store, "abc", observer=Watcher(step))
+    assert result.ending is Ending.STOPPED
+    assert stored() == ""
+    assert not connection.in_atomic_block
+
+
+# Ctrl-C, inline.
+
+
+@pytest.mark.parametrize("interruptible", [True, False])
+def test_ctrl_c_in_the_function_passes_where_it_is_the_users(interruptible: bool) -> None:
+    """In the parent it ends the run; in a worker it can only be the function's doing."""
+    function = Script(b=interrupt)
+    if interruptible:
+        with pytest.raises(KeyboardInterrupt):
+            run(function, "abc", interruptible=True)
+        assert stored() == ""
+    else:
+        run(function, "abc")
+        assert stored() == "ac"
+
+
+class Presses(Observer):
+    """Notes that Ctrl-C was kept for later."""
+
+    interruptions = 0
+
+    def interrupted(self) -> None:
+        self.interruptions += 1
+
+
+def press(item: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_callback_does_not_hide_that_the_chunk_is_stored() -> None:
+    """The rows are stored, the callbacks that did not run are named, and the run is to end."""
+    log: list[str] = []
+
+    def hook(item: Any) -> None:
+        store(item)
+        transaction.on_commit(partial(press, item))
+
+    presses = Presses()
+    result = run(Script(hooking(log), b=hook), "abc", interruptible=True, observer=presses)
+    assert result.ending is Ending.COMMITTED
+    assert faults(result) == dict.fromkeys([1, 2], "builtins.KeyboardInterrupt")
+    assert {fault.stage for fault in result.faults.values()} == {"on_commit"}
+    assert presses.interruptions > 0
+    assert stored() == "abc"
+    assert log == ["a"]
+
+
+def test_a_keyboard_interrupt_in_a_workers_callback_is_the_items_own() -> None:
+    """A worker is never told of Ctrl-C: the other items' callbacks run."""
+    log: list[str] = []
+
+    def hook(item: Any) -> None:
+        store(item)
+        transaction.on_commit(partial(press, item))
+
+    presses = Presses()
+    result = run(Script(hooking(log), b=hook), "abc", observer=presses)
+    assert faults(result) == {1: "builtins.KeyboardInterrupt"}
+    assert presses.interruptions == 0
+    assert log == ["a", "c"]
+
+
+def test_ctrl_c_during_commit_leaves_the_chunk_unknown(commits: Commits) -> None:
+    """Whether COMMIT got through, nobody can say: it is not run again, nor called undone."""
+    commits(KeyboardInterrupt(), stored=True)  # type: ignore[arg-type]
+    presses = Presses()
+    result = run(store, "ab", interruptible=True, observer=presses)
+    assert result.ending is Ending.UNKNOWN
+    assert presses.interruptions == 1
+
+
+# Values.
+
+
+def test_values_are_kept_only_where_they_are_wanted() -> None:
+    """run() drops what the function returns, stream() keeps it, as it is or packed."""
+    assert run(store, "ab").values == {}
+    result = run(store, "ab", keep_values=True)
+    assert (result.values, result.values_are_packed) == ({0: "a", 1: "b"}, False)
+    result = run(store, "ab", keep_values=True, pack=pickle.dumps)
+    assert {p: pickle.loads(value) for p, value in result.values.items()} == {0: "a", 1: "b"}
+    assert result.values_are_packed
+
+
+def test_a_value_that_cannot_be_sent_fails_its_item_before_it_is_stored() -> None:
+    """A pack that raises is an error of the item's, and nothing of it is kept."""
+
+    def pack(value: Any) -> bytes:
+        if value == "b":
+            raise NotSendable("not me")
+        return b""
+
+    result = run(store, "abc", keep_values=True, pack=pack)
+    assert faults(result) == {1: "carpool.exceptions.NotSendable"}
+    assert stored() == "ac"
