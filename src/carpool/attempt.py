@@ -354,6 +354,7 @@ class Attempt:
                     check.begin_group()
                 for position, item in self.items.load(group):
                     self._run_item(position, item)
+                    self.observer.idle()  # the next may have to be loaded first
                 if self.checks:
                     self._check_deferred()
         except _BadItem as bad:

@@ -96,9 +96,14 @@ def is_aborted(connection: BaseDatabaseWrapper) -> bool:
     """
     if connection.needs_rollback or connection.closed_in_transaction:
         return True
-    driver = getattr(connection.connection, "pgconn", None)
-    # psycopg.pq.TransactionStatus.INERROR; an attribute of libpq's, no round trip.
-    return driver is not None and driver.transaction_status == 3
+    driver = connection.connection
+    status = None
+    # An attribute of libpq's, no round trip. The first is psycopg's, the second psycopg2's.
+    if hasattr(driver, "pgconn"):
+        status = driver.pgconn.transaction_status
+    elif hasattr(driver, "get_transaction_status"):
+        status = driver.get_transaction_status()
+    return status == 3  # psycopg.pq.TransactionStatus.INERROR
 
 
 @contextmanager

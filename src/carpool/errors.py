@@ -75,7 +75,15 @@ def _driver_errors(error: BaseException) -> Iterator[BaseException]:
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE that the driver gives with the error, or None."""
     for cause in _driver_errors(error):
-        state = getattr(cause, "sqlstate", None)
+        state = _state_of(cause)
+        if state is not None:
+            return state
+    return None
+
+
+def _state_of(driver_error: BaseException) -> str | None:
+    for name in ("sqlstate", "pgcode"):  # psycopg's and psycopg2's
+        state = getattr(driver_error, name, None)
         if isinstance(state, str):
             return state
     return None
@@ -87,8 +95,8 @@ def trouble_of(error: BaseException) -> Trouble | None:
     Only ``error`` itself and its explicit causes (``raise … from error``) count.
     """
     for cause in _driver_errors(error):
-        state = getattr(cause, "sqlstate", None)
-        if isinstance(state, str):
+        state = _state_of(cause)
+        if state is not None:
             if state.startswith("08"):  # the class of connection exceptions
                 return Trouble.LOST
             return _POSTGRESQL.get(state)

@@ -52,8 +52,10 @@ class Probe:
                 self.undone = error
             raise
 
-    def _refuse_to_end_the_transaction(self, sql: str, connection: BaseDatabaseWrapper) -> None:
+    def _refuse_to_end_the_transaction(self, sql: Any, connection: BaseDatabaseWrapper) -> None:
         """Raise before the rows of the items so far are committed behind our back."""
+        if not isinstance(sql, str):  # bytes, or an object of psycopg.sql
+            return
         if _ENDS.match(sql) or (
             not connection.features.can_rollback_ddl and _ENDS_SILENTLY.match(sql)
         ):
