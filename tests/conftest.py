@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -101,11 +102,16 @@ def server_id(connection: BaseDatabaseWrapper) -> int | None:
 def processes_holding(paths: set[Path]) -> set[int]:
     """Return the other processes that have these files open, as far as /proc shows them."""
     found = set()
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        process = int(descriptor.parts[2])
-        try:
-            if process != os.getpid() and descriptor.readlink() in paths:
+    for descriptors in Path("/proc").glob("[0-9]*/fd"):
+        process = int(descriptors.parent.name)
+        with contextlib.suppress(OSError):  # It has ended, or is not ours to look at.
+            if process != os.getpid() and any(link in paths for link in links(descriptors)):
                 found.add(process)
-        except OSError:  # It has ended, or is not ours to look at.
-            continue
     return found
+
+
+def links(folder: Path) -> Iterator[Path]:
+    """Yield what the links in a folder point at, but for those that go away meanwhile."""
+    for link in folder.iterdir():
+        with contextlib.suppress(OSError):
+            yield link.readlink()

@@ -440,7 +440,7 @@ class Attempt:
         if any(c.needs_rollback for c in self.connections):
             # save() does that when it raises before its first statement.
             probe.statements += 1
-        if probe.statements:
+        if probe.statements or (error is not None and trouble_of(error) is not None):
             error = self._look_at_the_transaction(position, error)
         if error is None:
             self._tag_hooks(position, marks)

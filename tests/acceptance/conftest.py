@@ -73,10 +73,15 @@ class Script:
 
     def wait_for(self, name: str, lines: int = 0) -> None:
         """Wait until a file of its is there, and has so many lines."""
+
+        def there() -> bool:
+            return (self.folder / name).exists() and len(self.lines(name)) >= lines
+
         wait_until(
-            lambda: (self.folder / name).exists() and len(self.lines(name)) >= lines,
+            lambda: there() or self.process.poll() is not None,
             lambda: f"waited for {name} in vain:\n{self.err}",
         )
+        assert there(), f"ended before {name} was there:\n{self.err}"
 
     def told(self) -> dict[str, Any]:
         """Return the counts that it told, by the preamble's ``tell``."""

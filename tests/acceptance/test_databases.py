@@ -83,7 +83,7 @@ def test_source_function_and_consumer_read_the_database(start: Start, executor: 
 @pytest.mark.only_on("postgresql")
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_with_psycopgs_pool(start: Start, executor: str) -> None:
-    """With ``OPTIONS["pool"]`` each process has a pool of its own, and gets its own rows."""
+    """Where the caller's connections come from a pool, workers get none of them, nor their rows."""
     pytest.importorskip("psycopg_pool")
     preamble = """
 import tests.settings
@@ -116,6 +116,7 @@ def test_many_workers_on_sqlite(start: Start, executor: str) -> None:
         report = carpool.run(create, range(600), executor="{executor}", workers=8, chunk_size=5,
                              progress=False)
         assert report.failures == (), report
+        assert report.retries == 0, report
         tell(report)
         """
     ).wait()

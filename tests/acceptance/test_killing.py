@@ -71,7 +71,7 @@ def test_workers_of_a_killed_caller_end(start: Start, method: str) -> None:
         def create(number):
             User.objects.create(username=f"u{{number}}")
             with (FOLDER / "ran").open("a") as file:
-                file.write(f"{{number}}\n")
+                file.write(f"{{number}}\\n")
             time.sleep(0.01)
 
         if __name__ == "__main__":

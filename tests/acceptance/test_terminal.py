@@ -99,10 +99,10 @@ def test_workers_talk_above_the_bar(
         f"""
         def create(number):
             User.objects.create(username=f"u{{number}}")
-            print(f"<{{number}} says ", end="")
+            print(f"<{{number}} says ", end="", flush=True)
+            time.sleep(0.005)
             print("x" * 30 + ">")
             logging.getLogger("script").warning("<%s logs %s>", number, "y" * 30)
-            time.sleep(0.005)
             if number == 50:
                 raise ValueError("bad")
 

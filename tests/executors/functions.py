@@ -264,12 +264,12 @@ def meet(folder: str, row: Row) -> int:
 
 
 def talk(row: Row) -> None:
-    """Write a line to stdout, one to stderr and one to the log, each in two pieces or at once."""
-    sys.stdout.write(f"{row['name']} says ")
-    sys.stdout.write("x" * 200 + "\n")
-    sys.stderr.write(f"{row['name']} warns ")
-    sys.stderr.write("y" * 200 + "\n")
-    logger.error("%s logs %s", row["name"], "z" * 200)
+    """Write a line to stdout, one to stderr and one to the log, the first two in pieces."""
+    for stream, verb in ((sys.stdout, "says"), (sys.stderr, "warns")):
+        print(f"{row['name']} {verb} ", end="", file=stream, flush=True)
+        time.sleep(0.002)
+        print("x" * 200, file=stream)
+    logger.error("%s logs %s", row["name"], "x" * 200)
 
 
 # For setup=.

@@ -221,10 +221,8 @@ def test_output_reaches_the_callers_stderr_in_whole_lines(
 
     out, err = capfd.readouterr()
     assert out == ""
-    expected = []
-    for n in range(80):
-        expected += [f"{name(n)} says {'x' * 200}", f"{name(n)} warns {'y' * 200}"]
-        expected.append(f"{name(n)} logs {'z' * 200}")
+    verbs = ["says", "warns", "logs"]
+    expected = [f"{name(n)} {verb} {'x' * 200}" for n in range(80) for verb in verbs]
     assert sorted(err.splitlines()) == sorted(expected)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from carpool import attempt as attempt_module
 from carpool.attempt import Attempt, Observer, Stop
 from carpool.exceptions import NotSendable
-from carpool.grouping import Grouping
+from carpool.grouping import CHECKED_CHUNKS, Grouping
 from carpool.items import LocalItems
 from carpool.types import GONE, ChunkResult, Ending, Fault, Job
 from tests.app.models import AuditLine, Author, Book
@@ -308,6 +308,20 @@ def test_trouble_undoes_the_chunk_and_tries_it_again(
     assert len(naps) == 2
 
 
+def test_trouble_on_a_database_that_the_chunk_does_not_cover_is_tried_again_too() -> None:
+    """The item sent nothing on the chunk's own; it is the same trouble all the same."""
+    errors = [lost(), deadlock()]
+
+    def elsewhere(item: Any) -> None:
+        if errors:
+            raise errors.pop()
+        store(item)
+
+    result = run(Script(b=elsewhere), "abc")
+    assert (result.ending, result.retries, result.faults) == (Ending.COMMITTED, 2, {})
+    assert stored() == "abc"
+
+
 def test_the_pauses_grow_and_are_bounded(naps: list[float]) -> None:
     """Back-off doubles, by chance a half more or less, up to a few seconds."""
     run(Script(a=failing(12, busy)), "a", retries=12)
@@ -331,11 +345,11 @@ def test_trouble_that_does_not_go_away_is_the_items_that_meets_it(retries: int) 
 
 
 def test_each_item_in_trouble_has_tries_of_its_own() -> None:
-    """Two items that never succeed both fail, and the third is stored."""
-    function = Script(a=failing(10**6, deadlock), c=failing(10**6, busy))
-    result = run(function, "abc", retries=2)
+    """After one that never succeeds has failed, the next is tried as often as any."""
+    function = Script(a=failing(10**6, deadlock), b=failing(2, busy), c=failing(10**6, lost))
+    result = run(function, "abcd", retries=2)
     assert list(result.faults) == [0, 2]
-    assert stored() == "b"
+    assert stored() == "bd"
 
 
 def test_a_rollback_that_the_function_hides_is_found() -> None:
@@ -475,6 +489,16 @@ def test_a_transaction_that_silently_was_not_committed_is_not_counted() -> None:
     assert stored() == "ab"
 
 
+def test_early_checks_end_some_chunks_after_the_last_refusal() -> None:
+    """They cost a round trip a group, and bad rows come in runs."""
+    grouping = Grouping()
+    grouping.commit_refused(can_check=True)
+    for _ in range(CHECKED_CHUNKS):
+        assert grouping.checks_early
+        run(lambda item: None, "a", grouping=grouping)
+    assert not grouping.checks_early
+
+
 def audit(item: Any) -> None:
     store(item)
     AuditLine.objects.create(name=item)
@@ -560,6 +584,41 @@ def test_no_database_means_no_worker_can_go_on(monkeypatch: pytest.MonkeyPatch) 
     result = run(function, "ab", retries=2)
     assert (result.ending, result.retries) == (Ending.UNAVAILABLE, 2)
     assert not function.calls
+
+
+def test_the_time_that_the_write_lock_took_is_not_the_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else workers that queue for SQLite's lock would make chunks smaller and smaller."""
+
+    class Clock:
+        now = 0.0
+        sleep = staticmethod(lambda seconds: None)
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(attempt_module, "time", clock)
+    begin = connections["default"].set_autocommit
+
+    def wait_and_begin(*args: Any, **kwargs: Any) -> None:
+        clock.now += 30
+        begin(*args, **kwargs)
+
+    monkeypatch.setattr(connections["default"], "set_autocommit", wait_and_begin)
+
+    def slow(item: Any) -> None:
+        clock.now += 2
+
+    committed_at = []
+
+    class Notes(Observer):
+        def prepared(self, result: ChunkResult) -> None:
+            committed_at.append(result.seconds)
+
+    run(slow, "abc", observer=Notes())
+    assert committed_at == [6]
 
 
 # Callbacks.

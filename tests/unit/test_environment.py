@@ -134,6 +134,17 @@ def test_settings_without_a_module_are_carried(tmp_path: Path, configure: str) -
     assert python(ENTER, tmp_path / "environment") == "True Asia/Tokyo [1, 2] False x.sqlite3\n"
 
 
+def test_entering_activates_language_and_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker process begins with neither."""
+    monkeypatch.setattr(databases, "adopt", lambda databases: None)
+    with translation.override("de"), timezone.override(ZoneInfo("Asia/Tokyo")):
+        environment = Environment.capture()
+    with translation.override("fr"), timezone.override(UTC):
+        environment.enter()
+        assert translation.get_language() == "de"
+        assert timezone.get_current_timezone_name() == "Asia/Tokyo"
+
+
 def test_another_settings_module_is_refused() -> None:
     """A worker that is already set up for another project says so, with the remedy."""
     environment = Environment("other.settings", {}, {}, Locale.capture())

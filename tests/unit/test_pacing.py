@@ -90,9 +90,9 @@ def test_one_slow_chunk_does_not_shrink_the_next() -> None:
 def test_chunks_of_another_size_tell_nothing() -> None:
     """A short last chunk, or one submitted before the size changed, is not learnt from."""
     pacer = grown(64)
-    pacer.observe(63, 0.0)
-    pacer.observe(32, 100.0)
-    assert pacer.size == 64
+    for items, took in ((63, 0.0), (32, 100.0), (65, 0.0)):
+        pacer.observe(items, took)
+        assert pacer.size == 64
 
 
 @given(st.integers(1, 10**6), observations, st.integers(0, 10**6), st.integers(1, 64))

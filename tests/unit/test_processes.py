@@ -220,6 +220,19 @@ def test_the_last_words_of_a_dead_worker_are_heard(make: Make) -> None:
     assert isinstance(only(crew.executor.wait()), Ended)
 
 
+def test_the_last_words_are_heard_also_if_the_death_is_noticed_first(make: Make) -> None:
+    """The system may tell of a process' end before it tells of what is in its pipe."""
+    crew = make()
+    crew.executor.poll()
+    crew.executor.submit(chunk(5))
+    crew.slot().enter(State.COMMITTED)
+    crew.say(Finished(committed(5)))
+    crew.die()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "wait", lambda *args: [crew.workers[0].process.sentinel])
+        assert isinstance(only(crew.executor.poll()), Ended)
+
+
 def test_a_chunk_that_was_just_given_is_not_taken_for_the_one_before_it(make: Make) -> None:
     """A worker that dies between two chunks has not begun the second, which is run again."""
     crew = make()

@@ -390,6 +390,18 @@ def test_a_refused_chunk_is_narrowed_down_to_the_items_to_blame(length: int, bad
     assert runs <= 1 + length // 16 + 1 + 10 * len(expected)
 
 
+def test_after_a_refused_commit_chunks_are_small() -> None:
+    """The next chunks may hold a row that COMMIT refuses, too; one of a single item tells all."""
+    for items, small in ((64, True), (1, False)):
+        pacer = Pacer()
+        while pacer.size < 64:
+            pacer.observe(pacer.size, 0.0)
+        settling = Settling(count(9).__next__, pacer, None, dry_run=False)
+        refused = ChunkResult(1, Ending.REFUSED, fault=REFUSED)
+        list(settling.events([Ended(chunk_of(1, list(range(items))), refused)]))
+        assert (pacer.size < 64) == small
+
+
 def test_a_chunk_lost_in_silence_is_narrowed_down_too() -> None:
     """If workers keep dying with no item running, it ends: each single item has its chances."""
     settling = settling_with()
@@ -403,6 +415,27 @@ def test_a_chunk_lost_in_silence_is_narrowed_down_too() -> None:
         settling.again.clear()
     assert settling.failed == 20
     assert max(runs.values()) <= 12
+
+
+def test_a_suspect_is_run_alone_before_it_fails() -> None:
+    """Its neighbours are run again without it; it fails if it kills a second worker, alone."""
+    settling = settling_with()
+    lost = Lost(chunk_of(1, [5, 6, 7]), Phase.RUNNING, DIED, suspect=1)
+    assert list(settling.events([lost])) == []
+    others, alone = settling.again
+    assert (list(others.indexes), list(alone.indexes)) == ([5, 7], [6])
+    (settled,) = settling.events([Lost(alone, Phase.RUNNING, DIED, suspect=0)])
+    assert [failure.index for failure in settled.failures.values()] == [6]
+    assert settling.failed == 1
+
+
+def test_who_is_known_to_be_guilty_fails_at_once() -> None:
+    """An item past its time limit needs no second try."""
+    settling = settling_with()
+    lost = Lost(chunk_of(1, [5, 6]), Phase.RUNNING, DIED, suspect=1, guilty=True)
+    (settled,) = settling.events([lost])
+    assert [failure.index for failure in settled.failures.values()] == [6]
+    assert [list(chunk.indexes) for chunk in settling.again] == [[5]]
 
 
 def test_a_worker_lost_in_silence_once_costs_nothing() -> None:

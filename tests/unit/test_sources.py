@@ -141,6 +141,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "distinct(fields)": (lambda: Author.objects.distinct("name"), ["distinct() with fields"]),
     "a window": (numbered, ["window", "qs.iterator()"]),
     "a filter by a window": (lambda: numbered().filter(number__lt=5), ["window", "qs.iterator()"]),
+    "rows behind a join": (
+        lambda: Author.objects.annotate(by=F("books__author__name")),
+        ["several rows"],
+    ),
     "rows of a join": (
         lambda: Author.objects.annotate(title=F("books__name")),
         ["several rows", "qs.iterator()"],
@@ -277,6 +281,14 @@ def test_the_workers_queryset_travels_without_its_rows() -> None:
         there = pickle.loads(pickle.dumps(source(queryset).queryset))
         assert len(queries) == 0
     assert sorted(row.name for row in there.all()) == ["a1", "a2"]
+
+
+def test_rows_are_locked_by_the_worker_that_loads_them_and_not_by_the_parent() -> None:
+    """select_for_update() holds in the chunk's transaction; the parent's would wait for it."""
+    found = source(Author.objects.select_for_update())
+    assert isinstance(found, QuerySetSource)
+    assert found.queryset.query.select_for_update
+    assert not found._keys.query.select_for_update
 
 
 def test_an_iterable_is_not_read_by_looking_at_it() -> None:

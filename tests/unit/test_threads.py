@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from carpool.exceptions import RunFailed
 from carpool.executors import threads
@@ -74,6 +76,22 @@ def test_chunks_come_back_once_each() -> None:
     assert sorted(event.chunk.number for event in events) == [0, 1, 2]
     assert executor.in_flight == 0
     assert Author.objects.count() == 6
+
+
+def test_threads_close_their_connections() -> None:
+    """Nobody else can."""
+    drivers = []
+
+    def function(item: Any) -> None:
+        drivers.append(connection.connection)
+
+    executor = executor_of(function, workers=1)
+    executor.start()
+    executor.submit(chunk("a"))
+    gather(executor, 1)
+    executor.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        drivers[0].execute("SELECT 1")
 
 
 def test_a_thread_that_cannot_begin_ends_the_run() -> None:

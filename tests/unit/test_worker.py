@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from carpool.items import LocalItems
 from carpool.types import Ending, Job
 from carpool.worker import Worker, packed
 from tests.app.models import Author
+from tests.unit.driver_errors import lost
 
 
 def job(function: Callable[[Any], Any], setup: Any = None) -> Job:
@@ -69,6 +71,26 @@ def test_statements_that_debug_records_are_dropped_in_workers_only(pool: bool, k
         perform(Worker(job(lambda item: Author.objects.count()), pool=pool), "abc")
         assert bool(connection.queries) == kept
         connection.queries_log.clear()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("pool", [True, False])
+def test_a_lost_connection_is_closed_only_in_a_pools_worker(
+    pool: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inline it is the caller's, who may have prepared something on it."""
+    monkeypatch.setattr("carpool.attempt.time.sleep", lambda seconds: None)
+    errors = [lost()]
+
+    def function(item: str) -> None:
+        if errors:
+            raise errors.pop()
+
+    connection.ensure_connection()
+    before = connection.connection
+    worker = Worker(replace(job(function), retries=1), pool=pool)
+    assert perform(worker, "a").retries == 1
+    assert (connection.connection is before) != pool
 
 
 @given(st.recursive(st.none() | st.integers() | st.text() | st.binary(), st.lists))
