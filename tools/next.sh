@@ -4,8 +4,9 @@
 #     bash tools/next.sh [ARGUMENTS FOR PYTEST…]
 #
 # Debian 12's Python 3.11 stops at Django 5.2. Debian 13 has Python 3.13, PostgreSQL 17 and
-# MariaDB 11.8; debootstrap puts it into a folder, and the tests run in it by chroot: Django 6.0 on
-# SQLite and PostgreSQL, Django 6.1 on all three. DJANGO=6.1 chooses one of them.
+# MariaDB 11.8; debootstrap puts it into a folder, and the tests run in it by chroot: Django 6.1 on
+# all three databases, Django 6.0, between two versions that are tested in full, on SQLite and
+# PostgreSQL and without the slow tests/acceptance. DJANGO=6.1 chooses one of them.
 #
 # The folder is kept for the next run: $CARPOOL_TRIXIE, or carpool/trixie in the user's cache.
 # Everything runs in mount and process namespaces of its own, so however a run ends, the kernel
@@ -18,13 +19,22 @@ PACKAGES=(
     ca-certificates gcc libmariadb-dev mariadb-client-core mariadb-server-core openssl pkg-config
     postgresql procps python3 python3-dev python3-venv
 )
-DATABASES_6_0=(sqlite postgres)
-DATABASES_6_1=(sqlite postgres mysql)
+declare -A ARGUMENTS=( # of tools/suite.py, for each version of Django
+    [6.0]="--db=sqlite --db=postgres -- --ignore=tests/acceptance"
+    [6.1]="--db=sqlite --db=postgres --db=mysql --"
+)
 
 root=${CARPOOL_TRIXIE:-${XDG_CACHE_HOME:-$HOME/.cache}/carpool/$SUITE}
 recipe=$(cksum <<<"$SUITE ${PACKAGES[*]}")
 
 say() { printf '%s\n' "$@"; }
+on_signal() { # carry out a command and leave, with a word and the shell's exit code
+    local name
+    for name in INT TERM HUP; do
+        # shellcheck disable=SC2064
+        trap "say 'test-next: stopped by SIG$name' >&2; $1; exit $((128 + $(kill -l $name)))" $name
+    done
+}
 cannot() {
     say "make test-next can't run here: $*" >&2
     exit 1
@@ -37,6 +47,9 @@ outside() {
     if ! [ -e /etc/debian_version ] || ! command -v apt-get >/dev/null; then
         cannot "it needs Debian, whose mirror and keys it uses."
     fi
+    for version in ${DJANGO:-}; do
+        [ "${ARGUMENTS[$version]:-}" ] || cannot "DJANGO is one of: ${!ARGUMENTS[*]}."
+    done
     unshare --mount --pid --fork --mount-proc true 2>/dev/null ||
         cannot "this container may not make mount and process namespaces (it lacks CAP_SYS_ADMIN)."
     if ! command -v debootstrap >/dev/null; then
@@ -53,9 +66,9 @@ outside() {
     setpriv --pdeathsig KILL -- \
         unshare --mount --pid --fork --kill-child --mount-proc --propagation private \
         bash "$0" --inside "$@" &
-    # shellcheck disable=SC2064
-    trap "kill -KILL $! 2>/dev/null; exit 130" INT TERM HUP
-    wait $!
+    namespaces=$!
+    on_signal 'kill -KILL "$namespaces" 2>/dev/null'
+    wait "$namespaces"
 }
 
 # --- Inside the namespaces ------------------------------------------------------------------------
@@ -184,16 +197,15 @@ copy_project() {
 }
 
 inside() {
-    trap 'exit 130' INT TERM HUP
+    on_signal :
     [ "$(cat "$root/recipe" 2>/dev/null)" = "$recipe" ] || build
     enter "$root"
     copy_project
     rm -f "$root/srv/counts"
-    local failed=0 version name databases
+    local failed=0 version
     for version in ${DJANGO:-6.0 6.1}; do
-        name=DATABASES_${version/./_}[@]
-        databases=("${!name/#/--db=}")
         say "" "##### Django $version"
+        # shellcheck disable=SC2086,SC2016
         in_root "$root" sh -c '
             cd /srv/carpool
             version=$1; shift
@@ -201,7 +213,7 @@ inside() {
                 "Django~=$version.0" &&
             "/srv/venv-$version/bin/python" -m pip list --format=freeze | grep -i ^django= &&
             "/srv/venv-$version/bin/python" -m tools.suite "$@"
-        ' sh "$version" "${databases[@]}" -- "$@" || failed=1
+        ' sh "$version" ${ARGUMENTS[$version]} "$@" || failed=1
     done
     local counts=$root/srv/counts
     [ -e "$counts" ] || { say "No test was executed"; say "0 0 0" >"$counts"; failed=1; }

@@ -128,6 +128,32 @@ def test_ctrl_c_while_many_threads_hang(start: Start) -> None:
     assert script.err.count("Traceback (most recent call last)") == 1
 
 
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize("executor", ["inline", "threads", "forkserver", "fork"])
+def test_ctrl_c_ends_programs_that_items_run(start: Start, executor: str) -> None:
+    """Programs that an item has started end by Ctrl-C as in a loop, and don't live on alone."""
+    script = start(
+        f"""
+        import subprocess
+
+        def wait(number):
+            program = subprocess.Popen(["sleep", "3600"])
+            (FOLDER / "hangs").touch()
+            program.wait()
+            time.sleep(0.5)  # it may have heard of Ctrl-C before the caller did
+
+        if __name__ == "__main__":
+            carpool.run(wait, range(100), progress=False, **{EXECUTORS[executor]})
+        """
+    )
+    script.wait_for("hangs")
+
+    script.interrupt()
+
+    script.wait(code=None, seconds=SOON)
+    assert script.err.count("Interrupted.\n") == 1
+
+
 @pytest.mark.parametrize("executor", ["threads", "forkserver", "spawn"])
 def test_ctrl_c_twice(start: Start, executor: str) -> None:
     """A second Ctrl-C right after the first leaves nobody behind, and is no storm either."""

@@ -225,6 +225,13 @@ def echo(row: Row) -> None:
     create(row)
 
 
+def start_program(path: str, row: Row) -> None:
+    """Start a program that takes an hour, note its process id, and wait for its end."""
+    program = subprocess.Popen(["sleep", "3600"])
+    Path(path).write_text(str(program.pid))
+    program.wait()
+
+
 def give_lock(row: Row) -> Any:
     """Store the row, and return something that can't be pickled."""
     create(row)

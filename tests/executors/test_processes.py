@@ -69,10 +69,13 @@ class TestForkserver(ProcessesContract):
     label = "processes (forkserver)"
 
 
+@pytest.mark.only_on("postgresql")  # each start costs a second, and none depends on the database
 class TestSpawn(ProcessesContract):
+    """The only one where there is no fork."""
+
     options = {"executor": "processes", "workers": 1, "start_method": "spawn"}
     label = "processes (spawn)"
-    workers = 1  # each costs the better part of a second
+    workers = 1
 
 
 # Python 3.12 and later warn of any fork where there are threads, such as the one with which
@@ -196,6 +199,20 @@ def test_a_hanging_item_in_a_chunk_of_many() -> None:
 
     assert [failure.index for failure in report.failures] == [35]
     assert stored() == [name(n) for n in range(60) if n != 35]
+
+
+def test_a_program_that_hangs(tmp_path: Path) -> None:
+    """An item past its time limit is ended with the programs that it has started."""
+    program = tmp_path / "program"
+
+    report = run(functools.partial(functions.start_program, str(program)), rows(1), timeout=1.0)
+
+    assert [failure.error for failure in report.failures] == ["carpool.exceptions.ItemTimeout"]
+    process = Path("/proc", program.read_text(), "stat")
+    deadline = time.monotonic() + functions.PATIENCE
+    while process.exists() and process.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.02)
 
 
 # Starts that fail.

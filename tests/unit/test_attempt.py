@@ -199,6 +199,12 @@ def test_any_bad_items_fail_and_no_others(data: st.DataObject, length: int) -> N
     assert stored() == "".join(item for item in items if item not in kinds)
 
 
+def test_closing_the_connection_is_called_by_its_name() -> None:
+    """The message says what the function did, and that it needn't."""
+    result = run(Script(b=close_connection), "abc")
+    assert "closed the database connection" in result.faults[1].message
+
+
 def test_an_item_without_statements_that_fails_costs_its_neighbours_nothing() -> None:
     """Where nothing reached the database nothing is undone, so nobody is called twice."""
     function = Script(c=raise_at_once)
@@ -487,6 +493,54 @@ def test_a_transaction_that_silently_was_not_committed_is_not_counted() -> None:
     result = run(store, "ab", observer=Sly())
     assert (result.ending, result.retries) == (Ending.COMMITTED, 2)
     assert stored() == "ab"
+
+
+def test_who_stumbles_over_a_row_that_is_refused_later_is_run_without_it() -> None:
+    """The row would have been refused by itself, so it is in nobody's way."""
+
+    def dangle(item: Any) -> None:
+        Book.objects.create(name=item, author_id=NOBODY)
+
+    def stumble(item: Any) -> None:
+        if Book.objects.filter(name="b").exists():
+            raise ValueError("b is there already")
+        store(item)
+
+    result = run(Script(b=dangle, d=stumble), "abcde")
+    assert {position: fault.stage for position, fault in result.faults.items()} == {1: "commit"}
+    assert stored() == "acde"
+
+
+def test_with_several_aliases_rows_are_checked_before_the_first_commit() -> None:
+    """A COMMIT that is refused on one alias comes too late if another's has succeeded."""
+
+    def dangle(item: Any) -> None:
+        audit(item)
+        Book.objects.create(name=item, author_id=NOBODY)
+
+    result = run(Script(audit, b=dangle), "abc", using=BOTH)
+    assert result.ending is Ending.COMMITTED
+    assert list(result.faults) == [1]
+    assert (stored(), audited()) == ("ac", "ac")
+
+
+def test_inside_the_callers_transaction_a_conflict_is_the_items_own() -> None:
+    """Only the caller, who began the transaction, can repeat it."""
+    with transaction.atomic():
+        function = Script(b=failing(10**6, deadlock))
+        result = run(function, "abc")
+    assert (result.ending, result.retries) == (Ending.COMMITTED, 0)
+    assert list(result.faults) == [1]
+    assert stored() == "ac"
+
+
+def test_inside_the_callers_transaction_a_lost_connection_ends_the_run() -> None:
+    """What the caller had done is gone: nothing of carpool's can put that right."""
+    with transaction.atomic():
+        result = run(Script(b=failing(1, rolled_back)), "abc")
+        transaction.set_rollback(True)
+    assert (result.ending, result.retries) == (Ending.UNAVAILABLE, 0)
+    assert stored() == ""
 
 
 def test_early_checks_end_some_chunks_after_the_last_refusal() -> None:
@@ -778,6 +832,17 @@ def test_no_item_is_running_while_others_are_loaded() -> None:
     before_loads = [before for before, step in pairwise(watcher.steps) if step == "load"]
     assert len(before_loads) == 3
     assert not [step for step in before_loads if step.startswith("item")]
+
+
+def test_no_item_is_running_while_the_chunk_waits_for_its_next_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that dies in its sleep did not die of an item."""
+    watcher = Watcher()
+    asleep: list[str] = []
+    monkeypatch.setattr(attempt_module.time, "sleep", lambda s: asleep.append(watcher.steps[-1]))
+    run(Script(b=failing(2, deadlock)), "abc", observer=watcher)
+    assert asleep == ["idle", "idle"]
 
 
 def test_committed_is_told_before_the_callbacks_run() -> None:

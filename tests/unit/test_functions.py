@@ -168,6 +168,12 @@ def uses_global() -> Callable[[Any], Any]:
     return scope["work"]  # type: ignore[no-any-return]
 
 
+def uses_global_within() -> Callable[[Any], Any]:
+    scope: dict[str, Any] = {"connection": LOCK, "__name__": "__main__"}
+    exec("def other(items):\n    return map(lambda item: connection, items)", scope)
+    return scope["other"]  # type: ignore[no-any-return]
+
+
 def with_default(item: Any, lock: Any = LOCK) -> None:
     pass
 
@@ -195,6 +201,7 @@ CULPRITS: dict[str, tuple[Callable[[], Any], list[str]]] = {
         ["the attribute 'session' of"],
     ),
     "a global": (uses_global, ["the global 'connection' of work"]),
+    "a global of a function within": (uses_global_within, ["the global 'connection' of other"]),
     "a default": (lambda: with_default, ["default 0 of with_default"]),
 }
 

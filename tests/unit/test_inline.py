@@ -93,11 +93,13 @@ def test_a_setup_that_raises_ends_the_run(error: Exception) -> None:
 
 def test_ctrl_c_in_the_function_rolls_the_chunk_back() -> None:
     """It is raised in the function, as in a loop, and the run is asked to end."""
+    got_through = []
 
     def function(item: Any) -> None:
         store(item)
         if item == "b":
             ctrl_c()
+        got_through.append(item)
 
     with Interrupts() as interrupts:
         executor = executor_of(function, interrupts)
@@ -107,6 +109,7 @@ def test_ctrl_c_in_the_function_rolls_the_chunk_back() -> None:
         assert event.result.ending is Ending.STOPPED
         assert interrupts.pending
         assert not interrupts.raising
+    assert got_through == ["a"]
     assert stored() == ""
 
 
@@ -152,6 +155,23 @@ def test_ctrl_c_in_a_callback_does_not_undo_the_count(
         assert log == []
         assert {f.stage for f in report.failures if f.index < 3} == {"on_commit"}
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_the_users_that_interrupts_a_callback_ends_the_run() -> None:
+    """KeyboardInterrupt ends the run, whoever raised it, and the stored rows are counted."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def function(item: Any) -> None:
+        store(item)
+        transaction.on_commit(interrupt)
+
+    with pytest.raises(carpool.Interrupted) as caught:
+        carpool.run(function, iter("abcdef"), executor="inline", chunk_size=3, progress=False)
+    assert caught.value.report is not None
+    assert caught.value.report.not_run < caught.value.report.failed
+    assert stored() == "abc"
 
 
 def test_items_are_the_callers_own() -> None:

@@ -44,6 +44,15 @@ def test_every_way_to_the_database_counts(probe: Probe) -> None:
     assert counts == sorted(set(counts)), "something was not seen"
 
 
+def test_a_cursor_of_before_counts_when_it_is_used() -> None:
+    """A function may keep one from item to item."""
+    probe = Probe()
+    with connection.cursor() as cursor, probe.watch(connections["default"]):
+        assert probe.statements == 0
+        cursor.execute("SELECT 1")
+    assert probe.statements == 1
+
+
 def test_what_touches_no_database_does_not_count(probe: Probe) -> None:
     """Making an object, or a queryset, sends nothing."""
     Author(name="a")

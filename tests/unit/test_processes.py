@@ -32,6 +32,7 @@ class Process:
         self.sentinel, self._alive = os.pipe()
         self._worker_ends = worker_ends
         self.exitcode: int | None = None
+        self.pid = None
         self.kills = 0
 
     def end(self, exitcode: int) -> None:
@@ -233,6 +234,18 @@ def test_the_last_words_are_heard_also_if_the_death_is_noticed_first(make: Make)
         assert isinstance(only(crew.executor.poll()), Ended)
 
 
+def test_a_death_that_no_pipe_tells_of_is_noticed(make: Make) -> None:
+    """A program that the item has forked may hold the worker's pipes open for hours."""
+    crew = make()
+    crew.executor.poll()
+    crew.executor.submit(chunk(5))
+    crew.slot().begin_item(1)
+    crew.workers[0].process.exitcode = 1
+    event = only(crew.executor.wait())
+    assert (event.phase, event.suspect) == (Phase.RUNNING, 1)
+    crew.workers[0].process.exitcode = None  # for the clean-up
+
+
 def test_a_chunk_that_was_just_given_is_not_taken_for_the_one_before_it(make: Make) -> None:
     """A worker that dies between two chunks has not begun the second, which is run again."""
     crew = make()
@@ -247,6 +260,21 @@ def test_a_chunk_that_was_just_given_is_not_taken_for_the_one_before_it(make: Ma
     assert isinstance(event, Lost)
     assert event.chunk.number == 6
     assert (event.phase, event.suspect) == (Phase.RUNNING, None)
+
+
+def test_the_word_of_one_chunk_is_not_that_of_the_next(make: Make) -> None:
+    """A chunk of which nothing was told before COMMIT is unknown, whatever was told before it."""
+    crew = make()
+    crew.executor.poll()
+    crew.executor.submit(chunk(5))
+    crew.say(Prepared(committed(5)))
+    crew.say(Finished(None))
+    crew.executor.wait()
+    crew.executor.submit(chunk(6))
+    crew.slot().enter(State.COMMITTED)
+    crew.die()
+    event = only(crew.executor.wait())
+    assert (event.chunk.number, event.phase) == (6, Phase.COMMITTING)
 
 
 def test_a_word_that_no_longer_holds_is_forgotten(make: Make) -> None:
@@ -497,6 +525,7 @@ def test_stop_gives_everything_back(make: Make) -> None:
     lost: Any = events[1]
     assert lost.phase is Phase.COMMITTING
     assert crew.executor.in_flight == 0
+    assert len(crew.workers) == 3, "a worker was replaced although the run is over"
 
 
 def test_close_may_be_called_twice_and_leaves_no_descriptor(make: Make) -> None:

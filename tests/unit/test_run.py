@@ -229,8 +229,11 @@ def test_as_many_failures_as_allowed_are_no_error(use: Use) -> None:
 def test_an_unknown_item_counts_as_a_failure(use: Use) -> None:
     """Who asked to be told of failures is told of what nobody can say."""
     use(Scripted(lambda chunk: Lost(chunk, Phase.COMMITTING, DIED)))
-    with pytest.raises(carpool.ItemsFailed):
-        run(range(2), on_error="raise")
+    for options in ({"on_error": "raise"}, {"max_failures": 1}):
+        read: list[int] = []
+        with pytest.raises(carpool.ItemsFailed):
+            run(counted(100, read), **options)
+        assert len(read) < 100
 
 
 class Boom(Exception):
@@ -358,6 +361,19 @@ def test_an_executor_that_breaks_ends_the_run_with_a_report(use: Use, step: str)
     assert report.total == len(read)
     assert report.succeeded + report.not_run == report.total
     assert executor.log[-2:] == ["stop", "close"]
+
+
+def test_a_chunk_that_an_executor_loses_is_not_passed_over() -> None:
+    """Should there be such a bug, a report whose sum is wrong must not be given out."""
+
+    class Forgetful(Scripted):
+        def wait(self) -> list[Event]:
+            return super().wait()[1:]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MODULE, "executor_for", lambda *args: Forgetful())
+        with pytest.raises(AssertionError, match="2 read, 0 accounted for"):
+            run(range(2))
 
 
 def test_leaving_a_stream_early_ends_the_run(use: Use, tmp_path: Path) -> None:

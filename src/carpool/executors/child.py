@@ -100,7 +100,10 @@ def main(
     ``inherited``: under fork, the parent's ends of the pipes. Closed here: as long as anyone holds
     one, a worker can't see by it that the parent is gone.
     """
-    # Ctrl-C reaches the whole process group. It is the parent's to say what follows from it.
+    # Ctrl-C reaches the whole process group. It is the parent's to say what follows from it, and
+    # to end this group, with all that an item has started, if it must.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

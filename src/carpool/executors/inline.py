@@ -78,7 +78,10 @@ class InlineExecutor(Executor):
 
 
 class _InlineObserver(Observer):
-    """Lets Ctrl-C raise while an item runs, and not during COMMIT."""
+    """Lets Ctrl-C raise while an item runs, and not during COMMIT.
+
+    Nor in callbacks: they are the user's code, but the rows are stored, so they are let end.
+    """
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
@@ -89,10 +92,6 @@ class _InlineObserver(Observer):
         self._interrupts.raising = True
 
     def idle(self) -> None:
-        self._interrupts.raising = False
-
-    def committed(self) -> None:
-        # Callbacks are the user's code, but the rows are stored: let them end.
         self._interrupts.raising = False
 
     def interrupted(self) -> None:

@@ -43,6 +43,10 @@ DEATHS_AT_START = 3
 """Workers that may die, one after another and without a word, before they are ready. More than
 one, since the system may be short of memory for a moment; few, since each costs its start."""
 
+ROUND = 1.0
+"""Seconds after which the parent looks after its workers, if nothing wakes it: a program that an
+item has forked may hold a dead worker's pipes open, which would have told."""
+
 FAREWELL = 5.0
 """Seconds that idle workers have to close their connections and end before they are killed."""
 
@@ -140,10 +144,10 @@ class ProcessesExecutor(Executor):
             for worker in self._busy():
                 if worker.slot.state in (slot.State.IDLE, slot.State.ITEM):
                     worker.stopped = True
-                    worker.process.kill()
+                    worker.kill()
             events += self._steps(GRACE)
         for worker in self._busy():
-            worker.process.kill()
+            worker.kill()
         events += self._steps(GRACE)
         self.in_flight = 0
         return events
@@ -155,14 +159,14 @@ class ProcessesExecutor(Executor):
             if worker.ready:
                 worker.dismiss()
             else:  # it has done nothing yet that would have to be ended properly
-                worker.process.kill()
+                worker.kill()
         deadline = time.monotonic() + FAREWELL
         while self._crew and (left := deadline - time.monotonic()) > 0:
             if any(worker.chunk is not None for worker in self._crew):
                 break
             self._step(left)
         for worker in self._crew:
-            worker.process.kill()
+            worker.kill()
             self._bury(worker)
         self._crew.clear()
         if self._waker != -1:
@@ -209,6 +213,7 @@ class ProcessesExecutor(Executor):
                 thing is not worker.connection or not self._listen(worker, events)
             ):
                 dead.append(worker)
+        dead += [w for w in self._crew if w not in dead and w.process.exitcode is not None]
         for worker in dead:
             self._listen(worker, events)  # its last words
             event = self._bury(worker)
@@ -221,8 +226,9 @@ class ProcessesExecutor(Executor):
         self._feed()
         return events
 
-    def _patience(self, seconds: float | None) -> float | None:
+    def _patience(self, seconds: float | None) -> float:
         """Return how long to wait: not past the moment when an item's time is up."""
+        seconds = ROUND if seconds is None else min(seconds, ROUND)
         if self._timeout is None:
             return seconds
         ends = [
@@ -230,8 +236,7 @@ class ProcessesExecutor(Executor):
         ]
         if not ends:
             ends = [time.monotonic() + self._timeout]
-        left = max(0.01, min(ends) - time.monotonic())
-        return left if seconds is None else min(left, seconds)
+        return min(seconds, max(0.01, min(ends) - time.monotonic()))
 
     def _listen(self, worker: _Worker, events: list[Event]) -> bool:
         """Read what a worker has said; return False when there is no more to come."""
@@ -281,7 +286,7 @@ class ProcessesExecutor(Executor):
             if state.state in (slot.State.IDLE, slot.State.ITEM):
                 # It may have moved on a moment ago, but it can't commit any more.
                 worker.overdue = position
-                worker.process.kill()
+                worker.kill()
 
     # Hiring and burying.
 
@@ -332,7 +337,7 @@ class ProcessesExecutor(Executor):
         """Take leave of a dead worker; return what is known of its chunk."""
         worker.process.join(FAREWELL)
         if worker.process.exitcode is None:  # said goodbye, but a thread of its own holds it
-            worker.process.kill()
+            worker.kill()
             worker.process.join()
         self._progress_write(worker.read_output(to_the_end=True))
         worker.connection.close()
@@ -394,6 +399,13 @@ class _Worker:
             return False
         self.chunk = chunk
         return True
+
+    def kill(self) -> None:
+        """End the process, and with it the programs that its item has started."""
+        if hasattr(os, "killpg") and self.process.pid is not None:
+            with suppress(OSError):  # gone, or so young that it has no group of its own yet
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
 
     def finished(self, result: ChunkResult | None) -> Event:
         chunk = self.chunk

@@ -36,7 +36,7 @@ class ThreadsExecutor(Executor):
         self._locale = Locale.capture()
         self._inbox: SimpleQueue[Chunk | None] = SimpleQueue()
         self._outbox: SimpleQueue[_Message] = SimpleQueue()
-        self._observer = _ThreadObserver()
+        self._observer = _ThreadObserver(interrupts)
         self._chunks: dict[int, Chunk] = {}
         self._failure: RunFailed | None = None  # raised once there are no events left
         self._threads = [
@@ -159,12 +159,18 @@ def _left_behind(chunk: Chunk) -> Lost:
 
 
 class _ThreadObserver(Observer):
-    """Ends each thread's chunk at its next item once the run is stopping."""
+    """Ends each thread's chunk at its next item once the run is stopping.
+
+    After Ctrl-C at once: nobody could end a new item, nor a program that it starts.
+    """
 
     stopping = False
 
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
     def item(self, position: int) -> None:
-        if self.stopping:
+        if self.stopping or self._interrupts.pending:
             raise Stop
 
     def committing(self) -> None:

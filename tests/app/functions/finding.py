@@ -59,6 +59,10 @@ def catch_within_savepoint(item: dict[str, Any]) -> str:
     return "not refused"
 
 
+# Renamed in Django 6.1, where the old name warns.
+savepoint = getattr(transaction, "savepoint_create", None) or transaction.savepoint
+
+
 @troubled
 def nest(item: dict[str, Any]) -> int:
     """Roll back an inner block by hand and by an exception, and keep the outer one."""
@@ -74,10 +78,10 @@ def nest(item: dict[str, Any]) -> int:
             raise LookupError
     except LookupError:
         pass
-    point = transaction.savepoint()
+    point = savepoint()
     Author.objects.create(name=f"{item['key']} by hand")
     transaction.savepoint_rollback(point)
-    point = transaction.savepoint()
+    point = savepoint()
     Author.objects.create(name=f"{item['key']} kept")
     transaction.savepoint_commit(point)
     return Author.objects.filter(name__startswith=item["key"]).count()

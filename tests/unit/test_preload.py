@@ -1,0 +1,93 @@
+"""What multiprocessing's fork server imports first, so that workers start in an instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from carpool.executors.preload import PATH_VARIABLE
+
+LOOK = """
+import os
+import carpool.executors.preload
+from django.apps import apps
+from django.conf import settings
+print(apps.ready, {variable!r} in os.environ)
+if apps.ready:
+    from django.db import connections
+    print([c.connection for c in connections.all(initialized_only=True)])
+"""
+APP = """
+from django.apps import AppConfig
+
+class Config(AppConfig):
+    name = "preloaded"
+
+    def ready(self):
+        from django.db import connection
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+"""
+SETTINGS = """
+INSTALLED_APPS = ["preloaded.Config"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "preloaded.sqlite3"}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project that is on nobody's path, whose app queries when it is ready."""
+    (tmp_path / "preloaded").mkdir()
+    (tmp_path / "preloaded" / "__init__.py").write_text(APP)
+    (tmp_path / "preloaded_settings.py").write_text(SETTINGS)
+    return tmp_path
+
+
+def look(project: Path, **environment: str) -> list[str]:
+    """Import the module in a fresh interpreter; return what it looks like afterwards."""
+    (project / "elsewhere").mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOOK.replace("{variable!r}", repr(PATH_VARIABLE))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=project / "elsewhere",
+        env={"PATH": os.environ["PATH"], **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_django_is_set_up_and_no_connection_is_left(project: Path) -> None:
+    """The parent's path is used, an app that queries leaves nothing for workers to inherit."""
+    path = json.dumps([str(project)])
+    found = look(project, **{PATH_VARIABLE: path, "DJANGO_SETTINGS_MODULE": "preloaded_settings"})
+    assert found == ["True False", "[None]"]
+
+
+@pytest.mark.parametrize(
+    ("path", "settings"),
+    [("[]", "preloaded_settings"), ("nonsense", "preloaded_settings")],
+    ids=["no module", "no path"],
+)
+def test_what_goes_wrong_is_left_to_the_workers(project: Path, path: str, settings: str) -> None:
+    """They say it properly; a fork server that dies would say nothing."""
+    found = look(project, **{PATH_VARIABLE: path, "DJANGO_SETTINGS_MODULE": settings})
+    assert found == ["False False"]
+
+
+def test_without_settings_nothing_is_set_up(project: Path) -> None:
+    """Where settings.configure() was called, workers call it themselves."""
+    assert look(project, **{PATH_VARIABLE: "[]"}) == ["False False"]
+
+
+def test_whoever_else_imports_the_module_sets_nothing_up(project: Path) -> None:
+    """Only the fork server has the variable."""
+    assert look(project, DJANGO_SETTINGS_MODULE="preloaded_settings") == ["False False"]
