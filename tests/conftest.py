@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -18,6 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: How long a server may take to notice that a client has gone.
 GOODBYE_SECONDS = 5.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of this run's files, unless whoever started this run has made it."""
+    folder: Path = settings.FOLDER
+    if not folder.exists():
+        folder.mkdir(mode=0o700)
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["CARPOOL_TEST_FOLDER"] = str(folder)  # for the processes that tests start
 
 
 def pytest_report_header() -> str:

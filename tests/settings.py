@@ -6,16 +6,14 @@ Django's default options. Files and not memory, since worker processes open them
 A subprocess that a test starts reads this module again. Two variables make it see what the test
 sees; the fixture `subprocess_environment` sets them:
 
-- ``CARPOOL_TEST_FOLDER``: the folder of this run's files, made and removed by its first process;
+- ``CARPOOL_TEST_FOLDER``: the folder of this run's files;
 - ``CARPOOL_TEST_NAMES``: JSON, the names of the test databases, in place of the real ones.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,20 +21,12 @@ from typing import Any
 import dj_database_url
 
 
-def own_folder() -> Path:
-    """Return the folder of this run's files; the process that makes it also removes it."""
-    given = os.environ.get("CARPOOL_TEST_FOLDER")
-    if given:
-        return Path(given)
-    folder, maker = tempfile.mkdtemp(prefix="carpool-tests-"), os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == maker:  # A forked worker inherits this hook.
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    os.environ["CARPOOL_TEST_FOLDER"] = folder
-    return Path(folder)
+#: Made and removed by tests/conftest.py, since whoever else reads the settings, mypy for one,
+#: needs no files.
+FOLDER = Path(
+    os.environ.get("CARPOOL_TEST_FOLDER")
+    or Path(tempfile.gettempdir(), f"carpool-tests-{os.getpid()}")
+)
 
 
 def database(alias: str) -> dict[str, Any]:
@@ -56,7 +46,6 @@ def database(alias: str) -> dict[str, Any]:
     return configuration
 
 
-FOLDER = own_folder()
 SECRET_KEY = "tests only"
 USE_TZ = True
 INSTALLED_APPS = [

@@ -71,7 +71,8 @@ def test_a_process_left_behind_fails_the_run(run, capfd):
     assert "sleep 7" in capfd.readouterr().out
 
 
-def test_a_database_left_out_fails_only_where_it_must_be_there(capsys):
+def test_a_database_left_out_fails_only_where_it_must_be_there(capsys, monkeypatch):
+    monkeypatch.delenv("CARPOOL_TEST_COUNTS", raising=False)
     results = {"sqlite": suite.Counts(passed=3)}
     left_out = {"mysql": "no server"}
     assert suite.sum_up(results, left_out, must_have=False) == 0
@@ -95,3 +96,17 @@ def test_runs_side_by_side_are_all_counted_and_shown_one_after_another(tmp_path,
     assert results.keys() == {"one", "two", "three"}
     out = capfd.readouterr().out
     assert all(f"begin {name}\nend {name}\n" in out for name in results)
+
+
+def test_the_numbers_are_appended_to_the_file_that_the_caller_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARPOOL_TEST_COUNTS", str(tmp_path / "counts"))
+
+    suite.sum_up({"sqlite": suite.Counts(passed=3, skipped=2)}, {}, must_have=True)
+    suite.sum_up({"sqlite": suite.Counts(passed=1, failed=1)}, {}, must_have=True)
+
+    assert (tmp_path / "counts").read_text() == "3 0 2\n1 1 0\n"
+
+
+def test_tests_do_not_write_into_the_callers_file(monkeypatch):
+    monkeypatch.setenv("CARPOOL_TEST_COUNTS", "counts")
+    assert all(not run.environment["CARPOOL_TEST_COUNTS"] for run in suite.plan(["sqlite"], [], {}))
