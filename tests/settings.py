@@ -20,7 +20,6 @@ from typing import Any
 
 import dj_database_url
 
-
 #: Made and removed by tests/conftest.py, since whoever else reads the settings, mypy for one,
 #: needs no files.
 FOLDER = Path(
