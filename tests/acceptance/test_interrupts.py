@@ -132,6 +132,7 @@ def test_ctrl_c_while_many_threads_hang(start: Start) -> None:
 @pytest.mark.parametrize("executor", ["inline", "threads", "forkserver", "fork"])
 def test_ctrl_c_ends_programs_that_items_run(start: Start, executor: str) -> None:
     """Programs that an item has started end by Ctrl-C as in a loop, and don't live on alone."""
+    alone = {**EXECUTORS[executor], "workers": 1}  # so that none is about to start its program
     script = start(
         f"""
         import subprocess
@@ -143,7 +144,7 @@ def test_ctrl_c_ends_programs_that_items_run(start: Start, executor: str) -> Non
             time.sleep(0.5)  # it may have heard of Ctrl-C before the caller did
 
         if __name__ == "__main__":
-            carpool.run(wait, range(100), progress=False, **{EXECUTORS[executor]})
+            carpool.run(wait, range(100), progress=False, **{alone})
         """
     )
     script.wait_for("hangs")
