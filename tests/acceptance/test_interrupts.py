@@ -41,7 +41,7 @@ ENDLESS = """
             raise
 """
 
-EXECUTORS = {
+EXECUTORS: dict[str, dict[str, object]] = {
     "inline": {"executor": "inline"},
     "threads": {"executor": "threads", "workers": 3},
     "auto": {"workers": 3},
