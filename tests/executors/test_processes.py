@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def test_a_hanging_item_costs_itself_only(tmp_path: Path) -> None:
     timeout = 1.5
     if connection.vendor != "sqlite":  # where only one of the two could be running
         items[14]["pair"], items[15]["pair"] = name(15), name(14)
-        timeout = 3  # the first of them may have to wait for a worker to start
+        timeout = 10  # the first of them may have to wait for a worker to start
 
     report = run(
         functools.partial(functions.meet, str(tmp_path)), items, chunk_size=1, timeout=timeout
@@ -217,6 +218,27 @@ def test_a_program_that_hangs(tmp_path: Path) -> None:
     while process.exists() and process.read_text().rpartition(")")[2].split()[0] != "Z":
         assert time.monotonic() < deadline, "it lives on"
         time.sleep(0.02)
+
+
+# Ends that are broken off.
+
+
+def test_ctrl_c_while_workers_are_dismissed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second Ctrl-C may strike when all is done but the farewell: nobody is left behind then."""
+    dismissed = []
+
+    def dismiss(worker: Any) -> None:
+        dismissed.append(worker)
+        if len(dismissed) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("carpool.executors.processes._Worker.dismiss", dismiss)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(functions.create, rows(30), workers=3, chunk_size=1)
+
+    assert multiprocessing.active_children() == []
+    assert stored() == names(range(30))
 
 
 # Starts that fail.

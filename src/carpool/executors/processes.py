@@ -154,7 +154,23 @@ class ProcessesExecutor(Executor):
 
     def close(self) -> None:
         self._closing = True
-        atexit.unregister(self.close)
+        try:
+            self._dismiss()
+        finally:  # even when a Ctrl-C cuts the farewell short, nobody is left behind
+            atexit.unregister(self.close)
+            for worker in self._crew:
+                worker.kill()
+            for worker in self._crew:
+                self._bury(worker)
+            self._crew.clear()
+            if self._waker != -1:
+                self._interrupts.wake = _nothing
+                os.close(self._woken)
+                os.close(self._waker)
+                self._woken = self._waker = -1
+
+    def _dismiss(self) -> None:
+        """Send the workers home, and give them a moment to close what they have open."""
         for worker in self._crew:
             if worker.ready:
                 worker.dismiss()
@@ -162,18 +178,9 @@ class ProcessesExecutor(Executor):
                 worker.kill()
         deadline = time.monotonic() + FAREWELL
         while self._crew and (left := deadline - time.monotonic()) > 0:
-            if any(worker.chunk is not None for worker in self._crew):
+            if self._busy():
                 break
             self._step(left)
-        for worker in self._crew:
-            worker.kill()
-            self._bury(worker)
-        self._crew.clear()
-        if self._waker != -1:
-            self._interrupts.wake = _nothing
-            os.close(self._woken)
-            os.close(self._waker)
-            self._woken = self._waker = -1
 
     # Waiting.
 
@@ -275,13 +282,11 @@ class ProcessesExecutor(Executor):
             return
         for worker in self._busy():
             state = worker.slot
-            position, since = state.position, state.since
-            if (
-                worker.overdue is not None
-                or state.state is not slot.State.ITEM
-                or time.monotonic() - since < self._timeout
-            ):
+            if worker.overdue is not None or state.state is not slot.State.ITEM:
                 continue
+            since, position = state.since, state.position
+            if time.monotonic() - since < self._timeout or state.since != since:
+                continue  # in time; or the next item has begun while we looked
             state.doomed = True  # see Note [Doom] in slot.py
             if state.state in (slot.State.IDLE, slot.State.ITEM):
                 # It may have moved on a moment ago, but it can't commit any more.
