@@ -1,0 +1,260 @@
+"""Which statements may see a queued row.
+
+Exact where it can be, total everywhere: a statement passes only if it is *proved* not to touch a
+table with queued rows, or (`excludes`) to ask for values that no queued row has.
+
+The proof reads the SQL that Django has made. Its parameters are not in it, so every name in it is
+a name: one equal to a table's makes the statement touch the table. What it reads from must be
+tables of managed models, and what it calls must be functions that are known to read no table;
+otherwise (a view, an unmanaged model, a function of your own) it counts as touching everything.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.apps import apps
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import aggregates, functions
+from django.db.models.expressions import Col
+from django.db.models.fields.related_lookups import RelatedExact, RelatedIn
+from django.db.models.lookups import Exact, In, IntegerFieldExact
+from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
+from django.db.models.sql.where import WhereNode
+
+from carpool.coalesce.rows import Field, Table, targets
+
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_NAME = re.compile(r'"([^"]+)"|`([^`]+)`|(\w+)')
+_RELATION = re.compile(
+    r"\b(?:FROM|JOIN|UPDATE|INTO)\s+(?:(?:LATERAL|ONLY)\s+)?"
+    r'(?:"([^"]+)"|`([^`]+)`|(\w[\w.$]*)|(\())',
+    re.IGNORECASE,
+)
+_CALL = re.compile(r"\b(\w+)\s*\(")
+
+_KEYWORDS = frozenset(
+    """
+    ALL AND ANY AS ASC BETWEEN BY CASE DESC DISTINCT ELSE END ESCAPE EXCEPT EXISTS FILTER FROM
+    HAVING IN INTERSECT INTO IS JOIN LIKE LIMIT NOT NULL OFFSET ON OR OVER PARTITION RETURNING
+    SELECT SET SOME THEN UNION USING VALUES WHEN WHERE
+    BIGINT BINARY CHAR DATE DATETIME DECIMAL INTERVAL NUMERIC TIME TIMESTAMP VARCHAR
+    CAST CONVERT DATE_FORMAT DATE_SUB DATE_TRUNC EXTRACT HEX INSTR JSON_CONTAINS JSON_EXTRACT
+    JSON_TYPE JSON_VALID JSON_UNQUOTE JSON_VALUE JSON_CONTAINS_PATH JSONB_TYPEOF LTRIM POSITION
+    REGEXP_LIKE RTRIM STRFTIME TO_TIMESTAMP TRIM TRUNCATE UNHEX TIME_FORMAT TIMESTAMPDIFF
+    """.split()
+)
+"""What stands before a parenthesis and reads no table: the words of SQL, and functions that
+Django's backends write into a statement themselves."""
+
+
+def _functions() -> frozenset[str]:
+    """Return the functions of the database that Django's own expressions call."""
+    found: set[str] = set()
+    for module in (functions, aggregates):
+        for name in module.__all__:
+            called = getattr(getattr(module, name), "function", None)
+            if isinstance(called, str):
+                found.add(called.upper())
+    return frozenset(found) | _KEYWORDS
+
+
+_KNOWN_CALLS = _functions()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a statement's text says: all names, in lower case; what it reads from and writes to, in
+    order; the functions that Django doesn't know."""
+
+    names: frozenset[str]
+    relations: tuple[str, ...]
+    strange_calls: bool
+
+
+@lru_cache(maxsize=4096)
+def read(sql: str) -> Reading | None:
+    """Return what a statement says, or None where its text can't be taken apart."""
+    if "\\" in sql or "--" in sql or "/*" in sql or "$$" in sql or ";" in sql:
+        return None
+    bare = _LITERAL.sub("''", sql)
+    if bare.count('"') % 2 or bare.count("`") % 2 or bare.count("'") % 2:
+        return None
+    names = frozenset((a or b or c).lower() for a, b, c in _NAME.findall(bare))
+    relations = tuple((a or b or c or d).lower() for a, b, c, d in _RELATION.findall(bare))
+    strange = False
+    for word in _CALL.findall(bare):
+        upper = word.upper()
+        if upper not in _KNOWN_CALLS and not upper.startswith("DJANGO_"):
+            strange = True
+    return Reading(names, relations, strange)
+
+
+_managed: frozenset[str] = frozenset()
+
+
+def _all_managed(relations: tuple[str, ...]) -> bool:
+    """Tell whether these are tables of models that Django has made itself."""
+    global _managed
+    unknown = [name for name in relations if name != "(" and name not in _managed]
+    if unknown:  # the first time; or a model has been defined since
+        _managed = frozenset(
+            model._meta.db_table.lower()
+            for model in apps.get_models(include_auto_created=True)
+            if model._meta.managed and not model._meta.proxy
+        )
+    return all(name in _managed for name in unknown)
+
+
+def touched(compiler: Any, sql: str, tables: dict[str, Table]) -> str | None:
+    """Return a table with queued rows that an ORM statement may touch, or None.
+
+    Args:
+        compiler: Django's, with its query.
+        sql: what it has compiled it to.
+        tables: those with queued rows.
+    """
+    query = compiler.query
+    some = next(iter(tables))
+    if not isinstance(sql, str) or getattr(query, "extra_tables", None):
+        return some
+    reading = read(sql)
+    if reading is None or reading.strange_calls or not _all_managed(reading.relations):
+        return some
+    mentioned = [name for name in tables if name.lower() in reading.names]
+    if isinstance(query, DeleteQuery):  # the database may cascade, or refuse because of a queued row
+        return some
+    if isinstance(query, InsertQuery):
+        own = query.get_meta()
+        return next((n for n in tables if n in mentioned or n in targets(own.model)), None)
+    if isinstance(query, UpdateQuery):
+        model = query.get_meta().model
+        if any(field.unique for field, _, _ in query.values):
+            return some  # rows may point at what changes
+        pointed = targets(model)
+        for name in tables:
+            if name in pointed and any(
+                field.remote_field is not None for field, _, _ in query.values
+            ):
+                return name
+    for name in mentioned:
+        if not excludes(compiler, name, reading, tables[name]):
+            return name
+    return None
+
+
+# Queries by values that no queued row has.
+
+
+def excludes(compiler: Any, name: str, reading: Reading, table: Table) -> bool:
+    """Tell whether a query's conditions rule out all queued rows of a table.
+
+    They do if the table is named once, and one of the conditions that a row must meet (not one of
+    several alternatives) is that a column of it equals a value that no queued row has there.
+    """
+    query = compiler.query
+    if reading.relations.count(name.lower()) != 1 or query.combinator:
+        return False
+    where = query.where
+    if where.connector != "AND" or where.negated:
+        return False
+    aliases = {a for a, t in query.alias_map.items() if t.table_name == name}
+    for condition in where.children:
+        if _rules_out(condition, aliases, table, compiler.connection):
+            return True
+    return False
+
+
+def _rules_out(
+    condition: Any, aliases: set[str], table: Table, connection: BaseDatabaseWrapper
+) -> bool:
+    if isinstance(condition, WhereNode):
+        return (
+            condition.connector == "AND"
+            and not condition.negated
+            and any(_rules_out(c, aliases, table, connection) for c in condition.children)
+        )
+    found = asked(condition, connection)
+    if found is None:
+        return False
+    column, values = found
+    if column.alias not in aliases:
+        return False
+    comparable = comparison_of(column.target, connection)
+    if comparable is None:
+        return False
+    queued = table.values_of(column.target.column)
+    if queued is None:
+        return False
+    if comparable is _folded:
+        wanted = {_folded(value) for value in values}
+        here = {_folded(value) for value in queued}
+        return None not in wanted and None not in here and not wanted & here
+    kind = comparable
+    if not all(type(value) is kind for value in values):
+        return False
+    return not any(value in queued for value in values) and all(
+        type(value) is kind for value in queued
+    )
+
+
+def asked(condition: Any, connection: BaseDatabaseWrapper) -> tuple[Col, list[Any]] | None:
+    """Return the column and the values of an equality with plain values, as the database has them.
+
+    Only Django's own lookups, by their exact class: a subclass may mean something else.
+    """
+    kind = type(condition)
+    if kind not in (Exact, IntegerFieldExact, RelatedExact, In, RelatedIn):
+        return None
+    lhs = condition.lhs
+    if type(lhs) is not Col or condition.bilateral_transforms:
+        return None
+    if not condition.rhs_is_direct_value():
+        return None
+    several = kind in (In, RelatedIn)
+    rhs = list(condition.rhs) if several else [condition.rhs]
+    if any(hasattr(value, "resolve_expression") or value is None for value in rhs):
+        return None
+    prepare = lhs.target.get_db_prep_value
+    return lhs, [prepare(value, connection, prepared=True) for value in rhs]
+
+
+def comparison_of(field: Field, connection: BaseDatabaseWrapper) -> Any:
+    """Return how values of a column compare: the one Python type whose equality is the database's;
+    `_folded` for text that is compared case-insensitively; None where that isn't known."""
+    while field.remote_field is not None and isinstance(field, models.ForeignKey):
+        field = field.target_field
+    if getattr(field, "db_collation", None):
+        return None
+    kind = field.get_internal_type()
+    if not type(field).__module__.startswith(("django.db.models.", "django.contrib.")):
+        return None
+    if kind in _INTEGERS:
+        return int
+    if kind in _TEXTS:
+        # MySQL's and MariaDB's default collations ignore case and accents.
+        return _folded if connection.vendor == "mysql" else str
+    if kind == "UUIDField":
+        return uuid.UUID if connection.features.has_native_uuid_field else str
+    return None
+
+
+_INTEGERS = frozenset(
+    """
+    AutoField BigAutoField SmallAutoField IntegerField BigIntegerField SmallIntegerField
+    PositiveIntegerField PositiveBigIntegerField PositiveSmallIntegerField
+    """.split()
+)
+_TEXTS = frozenset(["CharField", "SlugField", "TextField", "EmailField", "URLField", "FileField"])
+
+
+def _folded(value: Any) -> str | None:
+    """Return text so that two that a collation may hold equal are equal, or None in doubt."""
+    if type(value) is not str or not value.isascii():
+        return None
+    return value.casefold().rstrip(" ")

@@ -1,0 +1,90 @@
+"""The backend's SQL compilers, made to ask the unit first.
+
+``connection.ops.compiler(name)`` is where Django gets a compiler from; for the time of the block
+the one connection's ``ops`` returns these subclasses. A compiler marks its statement as the ORM's
+(`Unit.statement`), so that the barrier can look at the query instead of guessing from its text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db.models.sql.compiler import SQLCompiler
+
+if TYPE_CHECKING:
+    from carpool.coalesce.unit import Unit
+
+    _Compiler = SQLCompiler
+else:
+    _Compiler = object
+
+
+class _Marked(_Compiler):
+    """Any compiler: tells the unit whose statement is being executed."""
+
+    unit: Unit
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        unit = self.unit
+        before, unit.statement = unit.statement, self
+        try:
+            return super().execute_sql(*args, **kwargs)
+        finally:
+            unit.statement = before
+
+
+class _Insert(_Marked):
+    """Queues the row; or executes the INSERT, with the values that pre_save() has already given."""
+
+    known: dict[tuple[int, int], Any] | None = None
+
+    def execute_sql(self, returning_fields: Any = None) -> Any:
+        returned = self.unit.take(self, returning_fields)
+        if returned is not None:
+            return returned
+        return super().execute_sql(returning_fields)
+
+    def pre_save_val(self, field: Any, obj: Any) -> Any:
+        if self.known is not None:
+            key = id(field), id(obj)
+            if key in self.known:
+                return self.known[key]
+        return super().pre_save_val(field, obj)  # type: ignore[misc]
+
+
+class _Update(_Marked):
+    """Changes rows that are still queued; or executes the UPDATE."""
+
+    def execute_sql(self, result_type: Any) -> Any:
+        changed = self.unit.change(self, result_type)
+        if changed is not None:
+            return changed
+        return super().execute_sql(result_type)
+
+    def execute_returning_sql(self, returning_fields: Any) -> Any:  # Django 6.0 and later
+        unit = self.unit
+        before, unit.statement = unit.statement, self
+        try:
+            return super().execute_returning_sql(returning_fields)  # type: ignore[misc]
+        finally:
+            unit.statement = before
+
+
+_MIXINS = {"SQLInsertCompiler": _Insert, "SQLUpdateCompiler": _Update}
+
+
+class Compilers:
+    """In place of ``ops.compiler``."""
+
+    def __init__(self, unit: Unit, original: Any) -> None:
+        self._unit = unit
+        self._original = original
+        self._made: dict[str, type] = {}
+
+    def __call__(self, name: str) -> type:
+        if name not in self._made:
+            base = self._original(name)
+            self._made[name] = type(
+                name, (_MIXINS.get(name, _Marked), base), {"unit": self._unit}
+            )
+        return self._made[name]

@@ -1,0 +1,86 @@
+"""What a block of `coalesce()` has saved, and what has broken its batches."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+_PACKAGES = ("django.", "carpool.", "contextlib", "asgiref.", "importlib.")
+"""Modules whose frames are not the caller's own code."""
+
+
+class EarlyFlush(NamedTuple):
+    """Why rows had to be written before the end of the block.
+
+    ``table``: one with queued rows that a statement might have seen; or what else made it
+    necessary: "a savepoint", "SQL of your own", "the queue's limit". ``place``: the innermost line
+    outside of Django, as file:line.
+    """
+
+    table: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.table})"
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counts of one block, or of a whole run.
+
+    ``queued``: writes that were put off (INSERTs, and UPDATEs of rows still queued). ``flushes``:
+    times the queue was written. ``sent``: statements that took, keys and savepoints for bad rows
+    included. ``early``: flushes before the end, by reason.
+    """
+
+    queued: int = 0
+    flushes: int = 0
+    sent: int = 0
+    early: Counter[EarlyFlush] = field(default_factory=Counter)
+
+    @property
+    def saved(self) -> int:
+        """Statements that were not sent."""
+        return max(0, self.queued - self.sent)
+
+    def add(self, other: Figures) -> None:
+        """Add another block's figures to these."""
+        self.queued += other.queued
+        self.flushes += other.flushes
+        self.sent += other.sent
+        self.early.update(other.early)
+
+    def __str__(self) -> str:
+        text = f"{self.queued:,} writes became {self.sent:,} statements"
+        if self.early:
+            reason, most = self.early.most_common(1)[0]
+            text += (
+                f"; early flushes: {self.early.total():,}, {most:,} of them at {reason.place} "
+                f"({reason.table})"
+            )
+        return text
+
+
+def place() -> str:
+    """Return the innermost line of the caller's own code, as file:line."""
+    # sys._getframe: walking the stack without building a traceback. CPython's, on every version.
+    frame = sys._getframe(1)
+    last = "?"
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not f"{module}.".startswith(_PACKAGES):
+            return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
+        last = f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return last
+
+
+def _short(filename: str) -> str:
+    """Return the path as one would type it: relative to the current folder where it is below."""
+    try:
+        return str(Path(filename).relative_to(Path.cwd()))
+    except ValueError:
+        return filename

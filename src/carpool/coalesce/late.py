@@ -1,0 +1,128 @@
+"""Keys that the database gives at the flush: MySQL and MariaDB can't reserve any.
+
+Such a row is queued without a key. Its instance has a `LateKey` in the key's place, which nobody
+ever sees: the attribute's descriptor is replaced, for the time of the block, by one that flushes
+when the key is read. So does the key itself when it is pickled or deep-copied inside the instance's
+``__dict__``, and the class' ``__reduce_ex__``, which is also how ``copy.copy()`` copies.
+
+After the block all keys have arrived. A row that was rolled back has None for a key.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from django.db import models
+
+_lock = threading.Lock()
+_installed: dict[type[models.Model], tuple[int, Any, Any]] = {}
+"""By model: how many blocks need the hooks, and what was there before."""
+
+_MISSING = object()
+
+
+class LateKey:
+    """Stands in an instance's ``__dict__`` until its row is written."""
+
+    __slots__ = ("attname", "flush", "instance", "known", "value")
+
+    def __init__(
+        self, instance: models.Model, attname: str, flush: Callable[[LateKey], None]
+    ) -> None:
+        self.instance: models.Model | None = instance
+        self.attname = attname
+        self.flush = flush
+        self.known = False
+        self.value: Any = None
+
+    def arrive(self, value: Any) -> None:
+        """Become ``value``: None if there will be no row."""
+        self.known = True
+        self.value = value
+        instance, self.instance = self.instance, None
+        if instance is not None and instance.__dict__.get(self.attname) is self:
+            instance.__dict__[self.attname] = value
+
+    def get(self) -> Any:
+        """Return the key; writes what is queued if it is not known yet."""
+        if not self.known:
+            self.flush(self)
+        return self.value
+
+    def __reduce__(self) -> Any:
+        return _same, (self.get(),)
+
+    def __copy__(self) -> Any:
+        return self.get()
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.get()
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+class _Attribute:
+    """A field's attribute for the time of the block: never shows a `LateKey`."""
+
+    def __init__(self, attname: str, original: Any) -> None:
+        self.attname = attname
+        self.original = original
+
+    def __get__(self, instance: models.Model | None, owner: type | None = None) -> Any:
+        if instance is None:
+            return self.original.__get__(None, owner)
+        try:
+            value = instance.__dict__[self.attname]
+        except KeyError:
+            return self.original.__get__(instance, owner)
+        if value.__class__ is LateKey:
+            key = value.get()
+            if instance.__dict__.get(self.attname) is value:
+                instance.__dict__[self.attname] = key
+            return key
+        return value
+
+    def __set__(self, instance: models.Model, value: Any) -> None:
+        instance.__dict__[self.attname] = value
+
+    def __delete__(self, instance: models.Model) -> None:
+        instance.__dict__.pop(self.attname, None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.original, name)
+
+
+def install(model: type[models.Model], attname: str) -> None:
+    """Hide late keys of a model, in all threads, until `remove` is called as often."""
+    with _lock:
+        count, attribute, reduce = _installed.get(model, (0, _MISSING, _MISSING))
+        if count == 0:
+            attribute = vars(model)[attname]
+            reduce = vars(model).get("__reduce_ex__", _MISSING)
+            inherited = model.__reduce_ex__
+
+            def reduce_ex(self: models.Model, protocol: Any) -> Any:
+                getattr(self, attname)  # a late key arrives
+                return inherited(self, protocol)
+
+            setattr(model, attname, _Attribute(attname, attribute))
+            model.__reduce_ex__ = reduce_ex  # type: ignore[method-assign]
+        _installed[model] = (count + 1, attribute, reduce)
+
+
+def remove(model: type[models.Model], attname: str) -> None:
+    """Undo one `install`."""
+    with _lock:
+        count, attribute, reduce = _installed.pop(model)
+        if count > 1:
+            _installed[model] = (count - 1, attribute, reduce)
+            return
+        setattr(model, attname, attribute)
+        if reduce is _MISSING:
+            del model.__reduce_ex__
+        else:
+            model.__reduce_ex__ = reduce  # type: ignore[method-assign]

@@ -1,0 +1,172 @@
+"""Rows that wait to be written, and the order in which they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from carpool.coalesce.late import LateKey
+
+Field = Any  # models.Field can only be parametrised for a type checker
+
+
+class Shape:
+    """What rows of one INSERT statement have in common.
+
+    Args:
+        model: whose table it is.
+        fields: those the INSERT names, in order; with the key's at the end where it is reserved.
+        on_conflict: as Django's INSERT query has it: None, or to ignore.
+    """
+
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        model: type[models.Model],
+        fields: Sequence[Field],
+        on_conflict: Any,
+    ) -> None:
+        meta = model._meta
+        self.model = model
+        self.table = meta.db_table
+        self.fields = list(fields)
+        self.on_conflict = on_conflict
+        self.columns = {field.column: number for number, field in enumerate(fields)}
+        self.not_null = [number for number, field in enumerate(fields) if not field.null]
+        key = getattr(meta.pk, "column", None)
+        self.key = self.columns.get(key) if on_conflict is None and key is not None else None
+        self.quoted = connection.ops.quote_name(self.table)
+        self.quoted_columns = ", ".join(map(connection.ops.quote_name, self.columns))
+        self.insert = (
+            f"{connection.ops.insert_statement(on_conflict=on_conflict)} {self.quoted} "
+            f"({self.quoted_columns})"
+        )
+        self.suffix = connection.ops.on_conflict_suffix_sql(
+            list(fields), on_conflict, [], []
+        )
+        self.copyable: bool | None = None  # not known yet
+        self.placeholders = "(" + ", ".join(["%s"] * len(fields)) + ")"
+
+
+class Row:
+    """One row: its prepared values, by the shape's columns."""
+
+    __slots__ = ("late", "number", "shape", "tag", "values")
+
+    def __init__(
+        self, number: int, shape: Shape, values: list[Any], tag: Hashable, late: LateKey | None
+    ) -> None:
+        self.number = number
+        self.shape = shape
+        self.values = values
+        self.tag = tag
+        self.late = late
+
+
+class Table:
+    """The queued rows of one table, in order."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.by_key: dict[Any, Row] = {}
+        self._indexes: dict[str, set[Any] | None] = {}
+
+    def append(self, row: Row) -> None:
+        self.rows.append(row)
+        shape = row.shape
+        if shape.key is not None:
+            self.by_key[row.values[shape.key]] = row
+        for column, index in self._indexes.items():
+            if index is not None:
+                self._enter(column, index, row)
+
+    def change(self, row: Row, number: int, value: Any) -> None:
+        row.values[number] = value
+        for column, index in self._indexes.items():
+            if index is not None and row.shape.columns.get(column) == number:
+                self._enter(column, index, row)
+
+    def values_of(self, column: str) -> set[Any] | None:
+        """Return what the queued rows have in a column, in comparable form (`comparable`).
+
+        None where that can't be said. A value that has been changed since may still be in it.
+        """
+        if column not in self._indexes:
+            index: set[Any] = set()
+            self._indexes[column] = index
+            for row in self.rows:
+                self._enter(column, index, row)
+        return self._indexes[column]
+
+    def _enter(self, column: str, index: set[Any], row: Row) -> None:
+        number = row.shape.columns.get(column)
+        if number is None:  # the database gives it
+            self._indexes[column] = None
+            return
+        value = row.values[number]
+        if value is None:  # equals nothing
+            return
+        try:
+            index.add(value)
+        except TypeError:
+            self._indexes[column] = None
+
+
+def in_order(tables: dict[str, Table]) -> Iterator[list[Row]]:
+    """Yield runs of rows, each of one shape, so that no row comes before one it points at.
+
+    Tables after those that their foreign keys name; the rows of a table in their own order. Where
+    tables point at each other in a circle, all rows in the order in which they were made: each
+    could be written when it was made.
+    """
+    names = list(tables)
+    if len(names) > 1:
+        graph = {
+            name: {
+                target
+                for shape in {row.shape for row in table.rows}
+                for target in targets(shape.model)
+                if target in tables and target != name
+            }
+            for name, table in tables.items()
+        }
+        try:
+            names = list(TopologicalSorter(graph).static_order())
+        except CycleError:
+            rows = [row for table in tables.values() for row in table.rows]
+            yield from _runs(sorted(rows, key=lambda row: row.number))
+            return
+    for name in names:
+        yield from _runs(tables[name].rows)
+
+
+def targets(model: type[models.Model]) -> set[str]:
+    """Return the tables that the foreign keys of a model's table point at."""
+    return {
+        field.related_model._meta.db_table
+        for field in model._meta.local_concrete_fields
+        if field.remote_field is not None and isinstance(field.related_model, type)
+    }
+
+
+def _runs(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    run: list[Row] = []
+    for row in rows:
+        if run and run[-1].shape is not row.shape:
+            yield run
+            run = []
+        run.append(row)
+    if run:
+        yield run
+
+
+def size_of(values: Iterable[Any]) -> int:
+    """Return about how many bytes a row takes."""
+    size = 64
+    for value in values:
+        size += len(value) + 24 if isinstance(value, (str, bytes)) else 24
+    return size

@@ -1,0 +1,797 @@
+"""The queue of one connection, and the hooks that keep it unseen.
+
+The hooks are attributes of the one connection object, put there for the time of the block and
+taken away after it:
+
+- ``ops.compiler``: the backend's compilers, which offer INSERTs and UPDATEs to the queue;
+- ``execute_wrappers``: every statement passes the barrier, which writes the queue first if the
+  statement may see it;
+- ``make_cursor``, ``make_debug_cursor``: callproc() and COPY pass by execute wrappers;
+- ``_savepoint``, ``_savepoint_commit``, ``_savepoint_rollback``: see Note [Savepoints];
+- ``_start_transaction_under_autocommit`` (SQLite): see Note [Lock].
+
+Note [Savepoints]
+    The queue is written before a savepoint is made and before it is released, so that a block of
+    ``atomic()`` meets its own errors, and no others. So all that is queued is younger than the
+    youngest savepoint, and rolling back to any of them just drops the queue. A savepoint is sent
+    when the first statement after it is: many a one never is.
+
+Note [Lock]
+    SQLite has one write lock. BEGIN IMMEDIATE takes it when the first write is sent, not when the
+    block begins, so that several processes prepare their rows side by side. Until then reads are
+    in no transaction, as in a plain loop. A transaction that reads first and writes later gets
+    "database is locked" at once if another has written between
+    (https://www.sqlite.org/lang_transaction.html); this way there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.expressions import Col, CombinedExpression, Value
+from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
+from django.db.models.sql.constants import ROW_COUNT
+
+from carpool.coalesce import barrier, keys, late, writers
+from carpool.coalesce.compilers import Compilers
+from carpool.coalesce.figures import EarlyFlush, Figures, place
+from carpool.coalesce.rows import Row, Shape, Table, in_order, size_of
+from carpool.errors import trouble_of
+
+MOST_ROWS = 5000
+"""Rows the queue holds before it writes itself."""
+
+MOST_BYTES = 4 * 1024 * 1024
+"""Bytes likewise, about."""
+
+SMALL_BULK = 100
+"""Rows up to which a bulk_create() joins the queue; a larger one is a batch by itself."""
+
+_units: WeakKeyDictionary[BaseDatabaseWrapper, Unit] = WeakKeyDictionary()
+_plain_tables: WeakKeyDictionary[BaseDatabaseWrapper, dict[str, bool]] = WeakKeyDictionary()
+
+
+def unit_of(connection: BaseDatabaseWrapper) -> Unit | None:
+    """Return the unit at work on a connection, if there is one."""
+    return _units.get(connection)
+
+
+class Unit:
+    """A connection's unit of work.
+
+    Between `installed` and its end, what is queued belongs to the connection's open transaction.
+    `tag` names whose the rows are that are queued now, for one who wants to drop them (`drop`) or
+    to know whose a refused row was (`refused`, with ``isolates``).
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper, *, isolates: bool = False) -> None:
+        self.connection = connection
+        self.isolates = isolates
+        self.statement: Any = None  # the compiler whose statement is being executed
+        self.tag: Hashable = None
+        self.written: set[Hashable] = set()  # tags with rows in the database, or SQL of their own
+        self.refused: dict[Hashable, Exception] = {}
+        self.auto_increment: int | None = None
+        self._figures: list[Figures] = []
+        self._shapes: dict[tuple[Any, ...], Shape | None] = {}
+        self._tables: dict[str, Table] = {}
+        self._mixed: set[str] = set()  # tables with queued rows whose keys were not reserved
+        self._rows = 0
+        self._bytes = 0
+        self._numbers = count()
+        self._passing = False  # the statements are the unit's own
+        self._savepoints: list[str] = []  # made, but not sent
+        self._begin: Any = None  # SQLite's BEGIN, put off
+        self._late: set[tuple[type[models.Model], str]] = set()
+        self._keys: keys.Keys | None = None
+        self._writer: writers.Writer | None = None
+        vendor = connection.vendor
+        can_return = connection.features.can_return_columns_from_insert
+        if vendor == "sqlite":
+            self._writer = writers.ExecuteMany(self)
+            if can_return:  # SQLite 3.35 has RETURNING
+                self._keys = keys.AutoincrementKeys(self)
+        elif vendor == "postgresql":
+            self._keys = keys.SequenceKeys(self)
+            is_psycopg3 = connection.Database.__name__ == "psycopg"  # type: ignore[attr-defined]
+            self._writer = writers.Copy(self) if is_psycopg3 else writers.MultiRow(self)
+        elif vendor == "mysql":
+            self._writer = writers.MultiRow(self)
+        self.keys_are_late = vendor == "mysql"
+
+    @property
+    def has_strategy(self) -> bool:
+        """Whether anything will be queued on this database."""
+        return self._writer is not None
+
+    # The hooks.
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Have the hooks in place for the block. Open the transaction inside of it."""
+        connection = self.connection
+        if not self.has_strategy:
+            _units[connection] = self
+            try:
+                yield
+            finally:
+                del _units[connection]
+            return
+        connection.ensure_connection()
+        # Private names of BaseDatabaseWrapper and DatabaseOperations, all called on the instance:
+        # checked on 5.2, 6.0, 6.1.
+        hooks: list[tuple[Any, str, Any]] = [
+            (connection.ops, "compiler", Compilers(self, connection.ops.compiler)),
+            (connection, "make_cursor", _guarded(self, connection.make_cursor)),
+            (connection, "make_debug_cursor", _guarded(self, connection.make_debug_cursor)),
+            (connection, "_savepoint", self._make_savepoint),
+            (connection, "_savepoint_commit", self._release_savepoint),
+            (connection, "_savepoint_rollback", self._roll_back_to_savepoint),
+        ]
+        self._send = {
+            name: getattr(connection, name)
+            for name in ("_savepoint", "_savepoint_commit", "_savepoint_rollback")
+        }
+        if hasattr(connection, "_start_transaction_under_autocommit"):
+            hooks.append((connection, "_start_transaction_under_autocommit", self._put_off_begin))
+        before = [(thing, name, vars(thing).get(name, _MISSING)) for thing, name, _ in hooks]
+        for thing, name, hook in hooks:
+            setattr(thing, name, hook)
+        _units[connection] = self
+        try:
+            with connection.execute_wrapper(self):
+                yield
+        finally:
+            self.discard()
+            del _units[connection]
+            for thing, name, value in before:
+                if value is _MISSING:
+                    delattr(thing, name)
+                else:
+                    setattr(thing, name, value)
+            for model, attname in self._late:
+                late.remove(model, attname)
+            self._late.clear()
+
+    @contextmanager
+    def counting(self, figures: Figures) -> Iterator[None]:
+        """Count into ``figures`` for the block, besides any that count already."""
+        self._figures.append(figures)
+        try:
+            yield
+        finally:
+            self._figures.remove(figures)
+
+    # Into the queue.
+
+    def take(self, compiler: Any, returning: Any) -> list[Any] | None:
+        """Queue the rows of an INSERT; return what it returns, or None if it must be executed.
+
+        Args:
+            compiler: an `_Insert`.
+            returning: the fields whose values Django wants back.
+        """
+        query = compiler.query
+        if not self.has_strategy or len(query.objs) > SMALL_BULK:
+            return None
+        shape = self._shape(query, returning)
+        if shape is None:
+            return None
+        self.connection.validate_no_broken_transaction()
+        prepared = []
+        compiler.known = known = {}
+        raw = query.raw
+        for obj in query.objs:
+            values = []
+            for field in query.fields:
+                value = getattr(obj, field.attname) if raw else field.pre_save(obj, add=True)
+                known[id(field), id(obj)] = value
+                if hasattr(value, "resolve_expression"):
+                    return self._executed(compiler, query, shape)
+                value = field.get_db_prep_save(value, connection=self.connection)
+                if value is None and not field.null:
+                    return self._executed(compiler, query, shape)  # an error at its place
+                if hasattr(value, "as_sql"):
+                    return self._executed(compiler, query, shape)
+                values.append(value)
+            prepared.append(values)
+        returned = [self._enter(shape, obj, v) for obj, v in zip(query.objs, prepared, strict=True)]
+        self._count_queued()
+        if self._rows >= MOST_ROWS or self._bytes >= MOST_BYTES:
+            self.flush(EarlyFlush("the queue's limit", place()))
+        return returned if returning else []
+
+    def _executed(self, compiler: Any, query: Any, shape: _InsertShape) -> None:
+        """Give up on a row whose values were already asked for: the compiler has them."""
+        for obj in query.objs:
+            for field in query.fields:
+                if (id(field), id(obj)) not in compiler.known:
+                    compiler.known[id(field), id(obj)] = (
+                        getattr(obj, field.attname)
+                        if query.raw
+                        else field.pre_save(obj, add=True)
+                    )
+
+    def _shape(self, query: Any, returning: Any) -> _InsertShape | None:
+        key = (
+            query.model,
+            tuple(map(id, query.fields)),
+            query.on_conflict,
+            tuple(map(id, returning or ())),
+        )
+        try:
+            return self._shapes[key]  # type: ignore[return-value]
+        except KeyError:
+            shape = self._shapes[key] = self._new_shape(query, returning or ())
+            return shape
+
+    def _new_shape(self, query: Any, returning: Sequence[Any]) -> _InsertShape | None:
+        meta = query.get_meta()
+        auto = meta.auto_field
+        conflict = query.on_conflict
+        if conflict is not None and conflict.name != "IGNORE":
+            return None
+        if not meta.managed or meta.db_table.startswith('"'):
+            return None
+        if any(hasattr(f, "get_placeholder") or hasattr(f, "get_placeholder_sql")
+               for f in query.fields):
+            return None
+        if any(field is not auto for field in returning):
+            return None
+        fields = list(query.fields)
+        wanted = bool(returning) and auto not in fields
+        if wanted and conflict is not None:
+            return None
+        if wanted and self.keys_are_late:
+            if not fields:
+                return None
+            return _InsertShape(self.connection, meta.model, fields, conflict, late=auto)
+        if wanted:
+            if self._keys is None or not self._keys.can_reserve(meta.db_table, auto.column):
+                return None
+            return _InsertShape(
+                self.connection, meta.model, [*fields, auto], conflict, reserve=auto
+            )
+        if not fields:
+            return None
+        given = auto if auto in fields and returning else None
+        return _InsertShape(self.connection, meta.model, fields, conflict, given=given)
+
+    def _enter(self, shape: _InsertShape, obj: Any, values: list[Any]) -> tuple[Any, ...] | None:
+        """Queue one row; return what RETURNING would."""
+        name = shape.table
+        returned: tuple[Any, ...] | None = None
+        waiting: late.LateKey | None = None
+        if shape.reserve is not None:
+            assert self._keys is not None
+            if name in self._mixed:
+                self.flush(EarlyFlush(name, place()))
+            key = self._keys.next(name, shape.reserve.column)
+            values.append(key)
+            returned = (shape.converted(key),)
+        elif shape.late is not None:
+            waiting = late.LateKey(obj, shape.late.attname, self._flush_for)
+            self._hide_late_keys_of(shape.late)
+            returned = (waiting,)
+        else:
+            if self._keys is not None:
+                given = values[shape.key] if shape.key is not None else None
+                if self._keys.given(name, given):
+                    self._mixed.add(name)
+            if shape.given is not None:
+                returned = (shape.converted(values[shape.columns[shape.given.column]]),)
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = Table()
+        table.append(Row(next(self._numbers), shape, values, self.tag, waiting))
+        self._rows += 1
+        self._bytes += size_of(values)
+        return returned
+
+    def _hide_late_keys_of(self, field: Any) -> None:
+        entry = (field.model, field.attname)
+        if entry not in self._late:
+            late.install(*entry)
+            self._late.add(entry)
+
+    def change(self, compiler: Any, result_type: Any) -> int | None:
+        """Change rows that are still queued; return how many, or None if it must be executed."""
+        query = compiler.query
+        if result_type != ROW_COUNT or not self._rows:
+            return None
+        table = self._tables.get(query.get_meta().db_table)
+        if table is None or not table.by_key:
+            return None
+        rows = self._asked_rows(query, table)
+        if not rows:
+            return None
+        changes: list[tuple[Row, int, Any]] = []
+        for field, model, value in query.values:
+            if model is not None and model._meta.concrete_model is not (
+                query.get_meta().concrete_model
+            ):
+                return None
+            for row in rows:
+                number = row.shape.columns.get(field.column)
+                if number is None or field.primary_key:
+                    return None
+                new = self._new_value(field, value, row, number)
+                if new is _MISSING or (new is None and not field.null):
+                    return None
+                changes.append((row, number, new))
+        self.connection.validate_no_broken_transaction()
+        for row, number, new in changes:
+            self._tables[row.shape.table].change(row, number, new)
+            if row.tag != self.tag:  # whoever drops one of them must not keep half of the other
+                self.written.update((row.tag, self.tag))
+        self._count_queued()
+        return len(rows)
+
+    def _asked_rows(self, query: Any, table: Table) -> list[Row] | None:
+        """Return the queued rows that an UPDATE's condition names by key, if it names no others."""
+        where = query.where
+        if (
+            query.related_updates
+            or query.is_sliced
+            or query.combinator
+            or query.extra_tables
+            or query.annotations
+            or where.negated
+            or where.connector != "AND"
+            or len(where.children) != 1
+        ):
+            return None
+        used = [alias for alias, uses in query.alias_refcount.items() if uses]
+        if len(used) > 1:
+            return None
+        found = barrier.asked(where.children[0], self.connection)
+        if found is None:
+            return None
+        column, values = found
+        if not column.target.primary_key or column.target.model is not query.get_meta().model:
+            return None
+        rows = []
+        for value in dict.fromkeys(values):
+            row = table.by_key.get(value)
+            if row is None:
+                return None
+            rows.append(row)
+        return rows
+
+    def _new_value(self, field: Any, value: Any, row: Row, number: int) -> Any:
+        """Return a column's new value as the database is to get it, or _MISSING."""
+        if hasattr(value, "resolve_expression"):
+            return _sum(value, field, row, number)
+        if hasattr(field, "get_placeholder") or hasattr(field, "get_placeholder_sql"):
+            return _MISSING
+        if field.remote_field is not None and not (
+            self.connection.features.can_defer_constraint_checks
+        ):
+            return _MISSING  # it may point at a row that is written later
+        if hasattr(value, "prepare_database_save"):
+            if not field.remote_field:
+                return _MISSING
+            value = value.prepare_database_save(field)
+        value = field.get_db_prep_save(value, connection=self.connection)
+        return _MISSING if hasattr(value, "as_sql") else value
+
+    def _count_queued(self) -> None:
+        for figures in self._figures:
+            figures.queued += 1
+
+    # The barrier.
+
+    def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        """See every statement, as an execute wrapper."""
+        if self._passing or self.connection.needs_rollback:  # in which case Django refuses it
+            return execute(sql, params, many, context)
+        compiler = self.statement
+        if compiler is None:
+            reads = _reads(sql)
+        else:
+            reads = not isinstance(compiler.query, (InsertQuery, UpdateQuery, DeleteQuery))
+        if self._rows:
+            if compiler is None:
+                touched: str | None = "SQL of your own"
+            else:
+                touched = barrier.touched(compiler, sql, self._tables)
+            if touched is not None:
+                self.flush(EarlyFlush(touched, place()))
+        if not reads:
+            self._before_a_write(compiler)
+        elif self._savepoints and self.connection.vendor != "sqlite":
+            self._send_savepoints()  # an error of this statement may be undone by one
+        before, self.statement = self.statement, None
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            self.statement = before
+
+    def _before_a_write(self, compiler: Any) -> None:
+        self.begin()
+        self._send_savepoints()
+        self.written.add(self.tag)
+        if self._keys is None:
+            return
+        if compiler is None:
+            self._keys.forget()
+        elif isinstance(compiler.query, InsertQuery):
+            self._keys.forget(compiler.query.get_meta().db_table)
+
+    def before_driver(self) -> None:
+        """Write the queue before something that no wrapper sees, on the driver's own cursor."""
+        if self._passing or self.connection.needs_rollback:
+            return
+        if self._rows:
+            self.flush(EarlyFlush("SQL of your own", place()))
+        self._before_a_write(None)
+
+    # The transaction.
+
+    @property
+    def holds_lock(self) -> bool:
+        """Whether what is written now is in the block's transaction."""
+        return self._begin is None
+
+    def _put_off_begin(self) -> None:
+        self._begin = True
+
+    def begin(self) -> None:
+        """Send the BEGIN that was put off: see Note [Lock]."""
+        if self._begin is None:
+            return
+        self._begin = None
+        if self.connection.connection is not None:  # else it was closed, and nothing can be sent
+            with self.connection.wrap_database_errors:
+                self.connection.connection.execute("BEGIN IMMEDIATE")
+
+    def _make_savepoint(self, sid: str) -> None:
+        self.flush(EarlyFlush("a savepoint", place()) if self._rows else None)
+        self._savepoints.append(sid)
+
+    def _send_savepoints(self) -> None:
+        if self._savepoints:
+            self.begin()
+            waiting, self._savepoints = self._savepoints, []
+            with self._own():
+                for sid in waiting:
+                    self._send["_savepoint"](sid)
+
+    def _release_savepoint(self, sid: str) -> None:
+        if self._rows:
+            # Django undoes the savepoint if this raises; it could not if the connection were
+            # marked for rollback.
+            self.flush(EarlyFlush("a savepoint", place()), marks=False)
+        if sid in self._savepoints:
+            del self._savepoints[self._savepoints.index(sid) :]
+            return
+        self._savepoints.clear()
+        with self._own():
+            self._send["_savepoint_commit"](sid)
+
+    def _roll_back_to_savepoint(self, sid: str) -> None:
+        self.discard()
+        if sid in self._savepoints:
+            del self._savepoints[self._savepoints.index(sid) + 1 :]
+            return
+        self._savepoints.clear()
+        with self._own():
+            self._send["_savepoint_rollback"](sid)
+        if self._keys is not None:
+            self._keys.forget()
+
+    # Out of the queue.
+
+    def end(self) -> None:
+        """Write what is left; the block is about to commit."""
+        if self.connection.needs_rollback or self.connection.closed_in_transaction:
+            self.discard()
+        else:
+            self.flush(None)
+
+    def discard(self) -> None:
+        """Drop what is queued: the transaction, or its youngest savepoint, is undone."""
+        for table in self._clear().values():
+            for row in table.rows:
+                if row.late is not None:
+                    row.late.arrive(None)
+
+    def drop(self, tag: Hashable) -> None:
+        """Drop what is queued under one tag."""
+        tables = self._clear()
+        for name, table in tables.items():
+            kept = Table()
+            for row in table.rows:
+                if row.tag != tag:
+                    kept.append(row)
+                    self._rows += 1
+                    self._bytes += size_of(row.values)
+                elif row.late is not None:
+                    row.late.arrive(None)
+            if kept.rows:
+                self._tables[name] = kept
+
+    def _clear(self) -> dict[str, Table]:
+        tables, self._tables = self._tables, {}
+        self._rows = self._bytes = 0
+        self._mixed.clear()
+        return tables
+
+    def _flush_for(self, key: late.LateKey) -> None:
+        """Write what is queued because a key is read; without a row, there is no key."""
+        if self._rows:
+            instance = key.instance
+            name = instance._meta.db_table if instance is not None else "a key"
+            self.flush(EarlyFlush(name, place()))
+        if not key.known:
+            key.arrive(None)
+
+    def flush(self, early: EarlyFlush | None, *, marks: bool = True) -> None:
+        """Write what is queued.
+
+        Args:
+            early: why now, if it is not the end.
+            marks: mark the transaction for rollback if the database refuses, as a failed save()
+                does.
+
+        Raises:
+            DatabaseError: a row was refused. What was queued is dropped.
+        """
+        if not self._rows:
+            return
+        for figures in self._figures:
+            figures.flushes += 1
+            if early is not None:
+                figures.early[early] += 1
+        tables = self._clear()
+        try:
+            with self._own():
+                self.begin()
+                self._send_savepoints()
+                if self.isolates:
+                    self._write_isolated(tables)
+                else:
+                    self._write(tables)
+        except BaseException as error:
+            connection = self.connection
+            if marks and connection.in_atomic_block:
+                connection.needs_rollback = True
+                connection.rollback_exc = error
+            for table in tables.values():
+                for row in table.rows:
+                    if row.late is not None and not row.late.known:
+                        row.late.arrive(None)
+            raise
+
+    def _write(self, tables: dict[str, Table]) -> None:
+        assert self._writer is not None
+        for run in in_order(tables):
+            self._writer.write(run)
+
+    def _write_isolated(self, tables: dict[str, Table]) -> None:
+        """Write all but the rows of the tags to blame, which go into `refused`.
+
+        Each try is under a savepoint; what is refused is cut in parts, down to one tag. A tag that
+        is being queued just now is told by an exception, like anyone without ``isolates``.
+        """
+        sid = f"carpool_{next(self._numbers)}"
+        self._send["_savepoint"](sid)
+        try:
+            self._write(tables)
+        except Exception as error:
+            if trouble_of(error) is not None:  # whose fault it is, is not the question
+                raise
+            self._send["_savepoint_rollback"](sid)
+            self._send["_savepoint_commit"](sid)
+            tags = list(dict.fromkeys(r.tag for table in tables.values() for r in table.rows))
+            if len(tags) == 1:
+                self._refuse(tags[0], error, tables)
+                return
+            for part in _cut(tags):
+                self._write_isolated(_of_tags(tables, part))
+        else:
+            self._send["_savepoint_commit"](sid)
+            self.written.update(row.tag for table in tables.values() for row in table.rows)
+
+    def _refuse(self, tag: Hashable, error: Exception, tables: dict[str, Table]) -> None:
+        for table in tables.values():
+            for row in table.rows:
+                if row.late is not None:
+                    row.late.arrive(None)
+        if tag == self.tag:
+            raise error
+        self.refused[tag] = error
+
+    @contextmanager
+    def _own(self) -> Iterator[None]:
+        before, self._passing = self._passing, True
+        try:
+            yield
+        finally:
+            self._passing = before
+
+    # For keys and writers.
+
+    def execute(self, sql: str, params: Any, *, many: bool = False) -> Any:
+        """Send a statement of the unit's own; return the cursor's last row id."""
+        self.figures_sent(1)
+        with self._own(), self.connection.cursor() as cursor:
+            if many:
+                cursor.executemany(sql, params)
+            else:
+                cursor.execute(sql, params)
+            return cursor.lastrowid
+
+    def ask(self, sql: str, params: Any) -> list[Any]:
+        """Send a statement of the unit's own; return its rows."""
+        self.figures_sent(1)
+        if self.holds_lock:
+            with self._own():
+                self._send_savepoints()
+        with self._own(), self.connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            return list(cursor.fetchall())
+
+    def figures_sent(self, statements: int) -> None:
+        """Count statements of the unit's own."""
+        for figures in self._figures:
+            figures.sent += statements
+
+    def hand_out(self, rows: Sequence[Row], values: Sequence[int]) -> None:
+        """Give late keys to their rows."""
+        for row, value in zip(rows, values, strict=True):
+            assert row.late is not None
+            row.late.arrive(row.shape.converted(value))  # type: ignore[attr-defined]
+
+    def is_plain_table(self, shape: Shape) -> bool:
+        """Tell whether COPY may write to it: a table, without row-level security (PostgreSQL)."""
+        known = _plain_tables.setdefault(self.connection, {})
+        if shape.table not in known:
+            rows = self.ask(
+                "SELECT relkind IN ('r', 'p') AND NOT relrowsecurity FROM pg_class "
+                "WHERE oid = %s::regclass",
+                [shape.quoted],
+            )
+            known[shape.table] = bool(rows and rows[0][0])
+        return known[shape.table]
+
+
+class _InsertShape(Shape):
+    """A shape, and where its key comes from.
+
+    ``reserve``: the key's field; a key is reserved. ``late``: it comes at the flush. ``given``: it
+    is among the values, and Django wants it back.
+    """
+
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        model: type[models.Model],
+        fields: Sequence[Any],
+        on_conflict: Any,
+        *,
+        reserve: Any = None,
+        late: Any = None,
+        given: Any = None,
+    ) -> None:
+        super().__init__(connection, model, fields, on_conflict)
+        self.reserve = reserve
+        self.late = late
+        self.given = given
+        field = reserve or late or given
+        self._connection = connection
+        self._converters: list[Any] = []
+        if field is not None:
+            column = field.get_col(self.table)
+            self._column = column
+            self._converters = [
+                *connection.ops.get_db_converters(column),
+                *column.get_db_converters(connection),
+            ]
+
+    def converted(self, key: Any) -> Any:
+        """Return a key as reading it from the database would."""
+        for converter in self._converters:
+            key = converter(key, self._column, self._connection)
+        return key
+
+
+_MISSING: Any = object()
+
+
+PARTS = 8
+"""Into how many parts refused rows are cut. Two would write the good rows among them ten times to
+find one bad row of a thousand; eight, four times."""
+
+
+def _cut(tags: list[Hashable]) -> Iterator[set[Hashable]]:
+    size = max(1, -(-len(tags) // PARTS))
+    for start in range(0, len(tags), size):
+        yield set(tags[start : start + size])
+
+
+def _of_tags(tables: dict[str, Table], tags: set[Hashable]) -> dict[str, Table]:
+    found = {}
+    for name, table in tables.items():
+        part = Table()
+        part.rows = [row for row in table.rows if row.tag in tags]
+        if part.rows:
+            found[name] = part
+    return found
+
+
+def _reads(sql: Any) -> bool:
+    """Tell whether SQL of the user's own is a plain SELECT. Anything else may write."""
+    return isinstance(sql, str) and sql.lstrip()[:7].upper().startswith("SELECT")
+
+
+def _sum(value: Any, field: Any, row: Row, number: int) -> Any:
+    """Return what ``F("column") + 1`` comes to on a queued row; _MISSING for any other expression.
+
+    Whole numbers only: their sums are the database's. A sum too large is refused by it as ever.
+    """
+    if type(value) is not CombinedExpression or value.connector not in ("+", "-"):
+        return _MISSING
+    left, right = value.lhs, value.rhs
+    if type(left) is not Col or type(right) is not Value or type(right.value) is not int:
+        return _MISSING
+    if left.target.column != field.column or type(row.values[number]) is not int:
+        return _MISSING
+    return row.values[number] + (right.value if value.connector == "+" else -right.value)
+
+
+# Cursors.
+
+_HARMLESS = frozenset(
+    """
+    arraysize close closed connection db description fetchall fetchmany fetchone itersize lastrowid
+    rowcount name pgresult query scrollable statusmessage withhold rownumber cursor format
+    """.split()
+)
+
+
+class _Guard:
+    """What no execute wrapper sees of a cursor: procedures, COPY, the driver's own methods."""
+
+    db: BaseDatabaseWrapper
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HARMLESS and not name.startswith("__"):
+            unit = unit_of(self.db)
+            if unit is not None:
+                unit.before_driver()
+        return super().__getattr__(name)  # type: ignore[misc]
+
+    def callproc(self, *args: Any, **kwargs: Any) -> Any:
+        unit = unit_of(self.db)
+        if unit is not None:
+            unit.before_driver()
+        return super().callproc(*args, **kwargs)  # type: ignore[misc]
+
+    def copy(self, *args: Any, **kwargs: Any) -> Any:
+        unit = unit_of(self.db)
+        if unit is not None:
+            unit.before_driver()
+        copy = getattr(super(), "copy", None) or self.cursor.copy  # type: ignore[attr-defined]
+        return copy(*args, **kwargs)
+
+
+_guards: dict[type, type] = {}
+
+
+def _guarded(unit: Unit, make: Any) -> Any:
+    def made(*args: Any, **kwargs: Any) -> Any:
+        cursor = make(*args, **kwargs)
+        kind = type(cursor)
+        if kind not in _guards:
+            _guards[kind] = type(kind.__name__, (_Guard, kind), {})
+        cursor.__class__ = _guards[kind]
+        return cursor
+
+    return made

@@ -1,0 +1,157 @@
+"""Rows into the database, by what each is best at.
+
+SQLite: one prepared INSERT, executed for each row (``executemany``). PostgreSQL: ``COPY``, where
+the columns' types make it equal to an INSERT. Else, and on MariaDB and MySQL, INSERTs of many rows
+each, within the backend's limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from carpool.coalesce.rows import Row, Shape, size_of
+
+if TYPE_CHECKING:
+    from carpool.coalesce.unit import Unit
+
+LARGEST_STATEMENT = 512 * 1024
+"""Bytes of values in one statement, about. MySQL's max_allowed_packet is 16 MiB by default, but
+may be 1 MiB; and a longer statement is not a faster one."""
+
+MOST_ROWS = 1000
+"""Rows in one INSERT. More gains nothing measurable; the parser's memory grows."""
+
+FEWEST_ROWS_TO_COPY = 8
+"""COPY takes two round trips more than an INSERT."""
+
+
+class Writer(Protocol):
+    """Sends rows of one shape."""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Insert the rows, in order; late keys arrive."""
+
+
+class ExecuteMany:
+    """One statement for any number of rows, in one call."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def write(self, rows: Sequence[Row]) -> None:
+        shape = rows[0].shape
+        sql = f"{shape.insert} VALUES {shape.placeholders} {shape.suffix}".rstrip()
+        if len(rows) == 1:
+            self._unit.execute(sql, rows[0].values)
+        else:
+            self._unit.execute(sql, [row.values for row in rows], many=True)
+
+
+class MultiRow:
+    """INSERT … VALUES (…), (…), …"""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._step = 1
+
+    def write(self, rows: Sequence[Row]) -> None:
+        for part in parts(rows, self._unit.connection):
+            self._insert(part)
+
+    def _insert(self, rows: Sequence[Row]) -> None:
+        shape = rows[0].shape
+        sql = f"{shape.insert} VALUES {', '.join([shape.placeholders] * len(rows))}"
+        if shape.suffix:
+            sql += f" {shape.suffix}"
+        params = [value for row in rows for value in row.values]
+        if rows[0].late is None:
+            self._unit.execute(sql, params)
+        else:
+            self._unit.hand_out(rows, self._with_keys(sql, params, rows))
+
+    def _with_keys(self, sql: str, params: list[Any], rows: Sequence[Row]) -> Sequence[int]:
+        """Insert, and return the rows' keys.
+
+        The rows of one INSERT get rising keys in their order, whichever innodb_autoinc_lock_mode
+        is set: their number is known beforehand
+        (https://dev.mysql.com/doc/refman/8.4/en/innodb-auto-increment-handling.html, "simple
+        inserts"). The order in which RETURNING gives them is not promised; so they are sorted.
+        """
+        unit = self._unit
+        if unit.connection.features.can_return_rows_from_bulk_insert:
+            column = unit.connection.ops.quote_name(rows[0].shape.model._meta.pk.column)
+            return sorted(key for (key,) in unit.ask(f"{sql} RETURNING {column}", params))
+        first = unit.execute(sql, params)
+        if unit.auto_increment is None:
+            unit.auto_increment = unit.ask("SELECT @@auto_increment_increment", [])[0][0]
+        return [first + unit.auto_increment * number for number in range(len(rows))]
+
+
+class Copy(MultiRow):
+    """COPY … FROM STDIN (psycopg 3), or an INSERT where it would not be the same.
+
+    https://www.psycopg.org/psycopg3/docs/basic/copy.html. An INSERT converts between types on
+    assignment (1.5 into an integer), COPY parses text; so only Django's own fields are copied,
+    whose prepared values have the column's type.
+    """
+
+    def write(self, rows: Sequence[Row]) -> None:
+        shape = rows[0].shape
+        if len(rows) < FEWEST_ROWS_TO_COPY or not self._can_copy(shape):
+            super().write(rows)
+            return
+        unit = self._unit
+        unit.figures_sent(1)
+        connection = unit.connection
+        with connection.cursor() as cursor, connection.wrap_database_errors:
+            with cursor.copy(
+                f"COPY {shape.quoted} ({shape.quoted_columns}) FROM STDIN"
+            ) as copy:
+                write_row = copy.write_row
+                for row in rows:
+                    write_row(row.values)
+
+    def _can_copy(self, shape: Shape) -> bool:
+        if shape.copyable is None:
+            shape.copyable = (
+                shape.on_conflict is None
+                and all(
+                    type(field).__module__.startswith("django.db.models.")
+                    and field.get_internal_type() in _COPIED
+                    for field in shape.fields
+                )
+                and self._unit.is_plain_table(shape)
+            )
+        return shape.copyable
+
+
+_COPIED = frozenset(
+    """
+    AutoField BigAutoField SmallAutoField IntegerField BigIntegerField SmallIntegerField
+    PositiveIntegerField PositiveBigIntegerField PositiveSmallIntegerField BooleanField
+    CharField TextField SlugField FileField FilePathField GenericIPAddressField
+    DateField DateTimeField TimeField DurationField DecimalField FloatField UUIDField
+    ForeignKey OneToOneField JSONField
+    """.split()
+)
+
+
+def parts(rows: Sequence[Row], connection: BaseDatabaseWrapper) -> list[Sequence[Row]]:
+    """Cut rows of one shape into what fits a statement."""
+    # bulk_batch_size: documented for backends; how many rows one INSERT may have.
+    most = connection.ops.bulk_batch_size(rows[0].shape.fields, rows)
+    if connection.vendor == "postgresql":  # 65,535 parameters, where they are bound by the server
+        most = min(most, 65_535 // max(1, len(rows[0].shape.fields)))
+    most = max(1, min(most, MOST_ROWS))
+    found: list[Sequence[Row]] = []
+    start = size = 0
+    for number, row in enumerate(rows):
+        size += size_of(row.values)
+        if number > start and (number - start >= most or size > LARGEST_STATEMENT):
+            found.append(rows[start:number])
+            start, size = number, size_of(row.values)
+    found.append(rows[start:])
+    return found

@@ -1,0 +1,779 @@
+"""The language of the generated programs: a line is one thing that a project does with its models.
+
+A program is a list of these lines, over names that stand for objects. Its repr reads as a script,
+so that a failing example can be read, and pasted into a test as it is.
+
+A line about a name that stands for nothing, since making it failed or was rolled back, is passed
+over: so any line can be taken out of a program, and what is left is a program still.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.apps import apps
+from django.core import serializers
+from django.db import connection, models, transaction
+from django.db.models import Count, Exists, F, OuterRef
+
+from tests.coalesce.values import key_of, normal, normal_keys, seen
+
+if TYPE_CHECKING:
+    from tests.coalesce.machine import Machine
+
+
+class Name(str):
+    """What an object is called in a program."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Script:
+    """What hypothesis prints as its repr says, not as it prints any dataclass."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        for number, line in enumerate(repr(self).split("\n")):
+            if number:
+                printer.break_()
+            printer.text(line)
+
+
+class Stop(Exception):
+    """What a program raises to leave a block."""
+
+
+def model_of(label: str) -> type[models.Model]:
+    return apps.get_model("app", label)
+
+
+def manager_of(label: str) -> models.Manager[Any]:
+    """Return the manager that sees every row."""
+    return model_of(label)._default_manager
+
+
+def names_in(value: Any) -> Iterator[Name]:
+    """Yield the names that a value mentions, however deep."""
+    if isinstance(value, Name):
+        yield value
+    elif isinstance(value, Line):
+        for each in fields(value):
+            yield from names_in(getattr(value, each.name))
+    elif isinstance(value, Mapping):
+        yield from names_in(tuple(value.values()))
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from names_in(each)
+
+
+@dataclass(frozen=True, repr=False)
+class Line(Script):
+    """One line of a program."""
+
+    #: The fields that hold names which the line makes, and so needn't stand for anything yet.
+    makes: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, machine: Machine) -> Any:
+        """Do it; return what the log is to say."""
+        raise NotImplementedError
+
+    def needs(self) -> set[Name]:
+        """Tell the names without which the line can't be run."""
+        return {
+            name
+            for each in fields(self)
+            if each.name not in self.makes
+            for name in names_in(getattr(self, each.name))
+        }
+
+    def __repr__(self) -> str:
+        words = []
+        for each in fields(self):
+            value = getattr(self, each.name)
+            default = each.default_factory() if callable(each.default_factory) else each.default
+            if default is not MISSING and value == default:
+                continue
+            required = each.default is MISSING and each.default_factory is MISSING
+            words.append(repr(value) if required else f"{each.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(words)})"
+
+
+def indented(lines: tuple[Line, ...]) -> str:
+    return "".join("    " + line + "\n" for one in lines for line in f"{one!r},".split("\n"))
+
+
+# --- one object
+
+
+@dataclass(frozen=True, repr=False)
+class New(Line):
+    """An object that is not saved."""
+
+    makes = ("name",)
+    name: Name
+    model: str
+    values: Mapping[str, Any]
+
+    def run(self, machine: Machine) -> Any:
+        machine.bind(self.name, model_of(self.model)(**machine.resolve(self.values)))
+
+
+@dataclass(frozen=True, repr=False)
+class Create(Line):
+    """``Model.objects.create(...)``."""
+
+    makes = ("name",)
+    name: Name
+    model: str
+    values: Mapping[str, Any]
+
+    def run(self, machine: Machine) -> Any:
+        created = manager_of(self.model).create(**machine.resolve(self.values))
+        machine.bind(self.name, created)
+        return type(created).__name__
+
+
+@dataclass(frozen=True, repr=False)
+class Save(Line):
+    """``save()``, after the values are set; ``update_fields`` without them all means None."""
+
+    name: Name
+    values: Mapping[str, Any] = field(default_factory=dict)
+    update_fields: tuple[str, ...] | None = None
+    force_insert: bool = False
+    force_update: bool = False
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.name]
+        for attribute, value in machine.resolve(self.values).items():
+            setattr(instance, attribute, value)
+        instance.save(
+            force_insert=self.force_insert,
+            force_update=self.force_update,
+            update_fields=self.update_fields,
+        )
+        return instance._state.adding, instance._state.db
+
+
+@dataclass(frozen=True, repr=False)
+class SaveStep(Line):
+    """``save()`` of an expression: the database reckons."""
+
+    name: Name
+    attribute: str
+    step: int
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.name]
+        if instance._state.adding:
+            return "not saved"
+        setattr(instance, self.attribute, F(self.attribute) + self.step)
+        instance.save()
+        instance.refresh_from_db()
+        return getattr(instance, self.attribute)
+
+
+@dataclass(frozen=True, repr=False)
+class Fetch(Line):
+    """The first row that matches, as a new object of this name."""
+
+    makes = ("name",)
+    name: Name
+    model: str
+    where: Mapping[str, Any]
+    only: tuple[str, ...] = ()
+
+    def run(self, machine: Machine) -> Any:
+        rows = manager_of(self.model).filter(**machine.resolve(self.where)).order_by("pk")
+        if self.only:
+            rows = rows.only(*self.only)
+        found = rows.first()
+        machine.bind(self.name, found)
+        return None if found is None else seen(found)
+
+
+@dataclass(frozen=True, repr=False)
+class Refresh(Line):
+    name: Name
+    of: tuple[str, ...] | None = None
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.name]
+        if instance._state.adding:
+            return "not saved"
+        instance.refresh_from_db(fields=self.of)
+        return seen(instance)
+
+
+@dataclass(frozen=True, repr=False)
+class Delete(Line):
+    name: Name
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.name]
+        if instance._state.adding or instance.pk is None:
+            return "not saved"
+        return instance.delete()
+
+
+@dataclass(frozen=True, repr=False)
+class ReadKey(Line):
+    name: Name
+
+    def run(self, machine: Machine) -> Any:
+        return key_of(machine[self.name])
+
+
+@dataclass(frozen=True, repr=False)
+class Look(Line):
+    """Everything that Python can see of an object."""
+
+    name: Name
+
+    def run(self, machine: Machine) -> Any:
+        return seen(machine[self.name]), str(machine[self.name])[:1] == ""
+
+
+@dataclass(frozen=True, repr=False)
+class Equal(Line):
+    """``==`` and ``hash()``."""
+
+    name: Name
+    other: Name
+
+    def run(self, machine: Machine) -> Any:
+        one, other = machine[self.name], machine[self.other]
+        try:
+            hashed: Any = hash(one) == hash(other), len({one, other})
+        except TypeError:
+            hashed = "not hashable"
+        return one == other, one != other, hashed, [one].count(other)
+
+
+@dataclass(frozen=True, repr=False)
+class Duplicate(Line):
+    """Django's recipe for a copy: the key set to None, and saved."""
+
+    makes = ("name",)
+    name: Name
+    of: Name
+
+    def run(self, machine: Machine) -> Any:
+        other = copy.copy(machine[self.of])
+        other.pk = None
+        for parent in other._meta.all_parents:
+            setattr(other, parent._meta.pk.attname, None)
+        other._state.adding = True
+        other.save()
+        machine.bind(self.name, other)
+
+
+@dataclass(frozen=True, repr=False)
+class Pickled(Line):
+    """The object after a journey: pickled, deep-copied, or as the serialiser sees it."""
+
+    makes = ("name",)
+    name: Name
+    of: Name
+    how: str = "pickle"
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.of]
+        if self.how == "serialise":
+            machine.bind(self.name, instance)
+            if instance._state.adding:
+                return None
+            words = serializers.serialize("python", [instance])[0]
+            return normal_fields(type(instance), words)
+        if self.how == "pickle":
+            arrived = pickle.loads(pickle.dumps(instance))
+        elif self.how == "copy":
+            arrived = copy.copy(instance)
+        else:
+            arrived = copy.deepcopy(instance)
+        machine.bind(self.name, arrived)
+        return seen(arrived)
+
+
+def normal_fields(model: type[models.Model], words: Mapping[str, Any]) -> Any:
+    """Take the keys out of what a serialiser wrote."""
+    pk = model._meta.pk
+    found: list[Any] = [words["model"], normal(pk, words.get("pk"))]
+    for name, value in words["fields"].items():
+        attribute = model._meta.get_field(name)
+        if isinstance(attribute, models.ManyToManyField):
+            found.append((name, normal_keys(attribute.related_model, value)))
+        elif name != "object_id":
+            found.append((name, normal(attribute, value)))
+    return found
+
+
+@dataclass(frozen=True, repr=False)
+class Clean(Line):
+    """``full_clean()`` or ``validate_unique()``."""
+
+    name: Name
+    how: str = "full_clean"
+
+    def run(self, machine: Machine) -> Any:
+        getattr(machine[self.name], self.how)()
+        return "valid"
+
+
+# --- finding or making
+
+
+@dataclass(frozen=True, repr=False)
+class GetOrCreate(Line):
+    makes = ("name",)
+    name: Name
+    model: str
+    lookup: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, machine: Machine) -> Any:
+        found, created = manager_of(self.model).get_or_create(
+            **machine.resolve(self.lookup), defaults=machine.resolve(self.defaults)
+        )
+        machine.bind(self.name, found)
+        return created
+
+
+@dataclass(frozen=True, repr=False)
+class UpdateOrCreate(Line):
+    makes = ("name",)
+    name: Name
+    model: str
+    lookup: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, machine: Machine) -> Any:
+        found, created = manager_of(self.model).update_or_create(
+            **machine.resolve(self.lookup), defaults=machine.resolve(self.defaults)
+        )
+        machine.bind(self.name, found)
+        return created
+
+
+# --- many objects
+
+
+@dataclass(frozen=True, repr=False)
+class BulkCreate(Line):
+    makes = ("names",)
+    names: tuple[Name, ...]
+    model: str
+    rows: tuple[Mapping[str, Any], ...]
+    ignore_conflicts: bool = False
+
+    def run(self, machine: Machine) -> Any:
+        model = model_of(self.model)
+        instances = [model(**machine.resolve(row)) for row in self.rows]
+        made = manager_of(self.model).bulk_create(instances, ignore_conflicts=self.ignore_conflicts)
+        if not self.ignore_conflicts and connection.features.can_return_rows_from_bulk_insert:
+            for name, instance in zip(self.names, made, strict=True):
+                machine.bind(name, instance)
+        return len(made), [instance._state.adding for instance in made]
+
+
+@dataclass(frozen=True, repr=False)
+class BulkUpdate(Line):
+    names: tuple[Name, ...]
+    model: str
+    attribute: str
+    value: Any
+
+    def run(self, machine: Machine) -> Any:
+        instances = [machine[name] for name in self.names]
+        if any(instance._state.adding for instance in instances):
+            return "not saved"
+        for instance in instances:
+            setattr(instance, self.attribute, self.value)
+        return manager_of(self.model).bulk_update(instances, [self.attribute])
+
+
+@dataclass(frozen=True, repr=False)
+class Update(Line):
+    """``filter(...).update(...)``, by a step if there is one."""
+
+    model: str
+    where: Mapping[str, Any]
+    attribute: str
+    value: Any = None
+    step: int | None = None
+
+    def run(self, machine: Machine) -> Any:
+        value = self.value if self.step is None else F(self.attribute) + self.step
+        rows = manager_of(self.model).filter(**machine.resolve(self.where))
+        return rows.update(**{self.attribute: value})
+
+
+@dataclass(frozen=True, repr=False)
+class DeleteWhere(Line):
+    model: str
+    where: Mapping[str, Any]
+
+    def run(self, machine: Machine) -> Any:
+        return manager_of(self.model).filter(**machine.resolve(self.where)).delete()
+
+
+# --- relations
+
+
+@dataclass(frozen=True, repr=False)
+class Relate(Line):
+    """``book.tags.add(tag)``, and ``remove``, ``set`` and ``clear``."""
+
+    name: Name
+    relation: str
+    action: str
+    targets: tuple[Name, ...] = ()
+    by_key: bool = False
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.name]
+        targets = [machine[name] for name in self.targets]
+        if any(one._state.adding for one in (instance, *targets)):
+            return "not saved"
+        manager = getattr(instance, self.relation)
+        if not hasattr(manager, self.action):
+            return f"no {self.action}"
+        passed = [target.pk for target in targets] if self.by_key else targets
+        if self.action == "clear":
+            manager.clear()
+        elif self.action == "set":
+            manager.set(passed)
+        else:
+            getattr(manager, self.action)(*passed)
+        return "done"
+
+
+@dataclass(frozen=True, repr=False)
+class RelatedCreate(Line):
+    """``author.books.create(...)``."""
+
+    makes = ("name",)
+    name: Name
+    owner: Name
+    relation: str
+    values: Mapping[str, Any]
+    get: bool = False
+
+    def run(self, machine: Machine) -> Any:
+        if machine[self.owner]._state.adding:
+            return "not saved"
+        manager = getattr(machine[self.owner], self.relation)
+        values = machine.resolve(self.values)
+        if self.get:
+            made, created = manager.get_or_create(**values)
+        else:
+            made, created = manager.create(**values), True
+        machine.bind(self.name, made)
+        return created
+
+
+@dataclass(frozen=True, repr=False)
+class Related(Line):
+    """What an object's manager of related rows sees."""
+
+    name: Name
+    relation: str
+
+    def run(self, machine: Machine) -> Any:
+        if machine[self.name]._state.adding:
+            return "not saved"
+        rows = getattr(machine[self.name], self.relation)
+        return rows.count(), [seen(row) for row in rows.order_by("pk")]
+
+
+@dataclass(frozen=True, repr=False)
+class Reorder(Line):
+    """``set_lesson_order()``, turned round."""
+
+    name: Name
+
+    def run(self, machine: Machine) -> Any:
+        course = machine[self.name]
+        if course._state.adding:
+            return "not saved"
+        keys = list(course.get_lesson_order())
+        course.set_lesson_order(keys[::-1])
+        return [row["_order"] for row in course.lessons.order_by("pk").values("_order")]
+
+
+# --- reading
+
+
+def as_list(rows: models.QuerySet[Any]) -> Any:
+    return [seen(row) for row in rows]
+
+
+def first_attribute(model: type[models.Model]) -> str:
+    """Name a column that every row of the model has, and that is not its key."""
+    plain = [f for f in model._meta.concrete_fields if not f.primary_key and not f.is_relation]
+    return (plain or model._meta.pk_fields)[0].attname
+
+
+def as_values(rows: models.QuerySet[Any]) -> Any:
+    columns = list(rows.model._meta.concrete_fields)
+    return [
+        [normal(column, row[column.attname], row) for column in columns]
+        for row in rows.values(*(column.attname for column in columns))
+    ]
+
+
+def as_names(rows: models.QuerySet[Any]) -> Any:
+    name = first_attribute(rows.model)
+    return list(rows.order_by(name).values_list(name, flat=True).distinct())
+
+
+def in_bulk(rows: models.QuerySet[Any]) -> Any:
+    keys = [row.pk for row in rows]
+    return as_list(rows.filter(pk__in=keys)), len(rows.order_by().in_bulk(keys))
+
+
+def by_raw(rows: models.QuerySet[Any]) -> Any:
+    meta = rows.model._meta
+    if meta.parents:
+        return "inherited"
+    quote = connection.ops.quote_name
+    order = ", ".join(quote(str(f.column)) for f in meta.pk_fields)
+    sql = f"SELECT * FROM {quote(meta.db_table)} ORDER BY {order}"
+    return [seen(row) for row in rows.model._base_manager.raw(sql)]
+
+
+def by_cursor(rows: models.QuerySet[Any]) -> Any:
+    quote = connection.ops.quote_name
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT COUNT(*) FROM {quote(rows.model._meta.db_table)}")
+        return cursor.fetchone()
+
+
+def by_view(rows: models.QuerySet[Any]) -> Any:
+    """Read the table of the books by their unmanaged model."""
+    return as_list(model_of("BookRow")._base_manager.order_by("pk"))
+
+
+def with_parents(rows: models.QuerySet[Any]) -> Any:
+    names = [
+        each.name
+        for each in rows.model._meta.fields
+        if isinstance(each, models.ForeignKey) and each.related_model._meta.app_label == "app"
+    ]
+    return [
+        (seen(row), [seen(parent) for name in names if (parent := getattr(row, name)) is not None])
+        for row in rows.select_related(*names)
+    ]
+
+
+def by_subquery(rows: models.QuerySet[Any]) -> Any:
+    """Ask for the rows of whatever points at these."""
+    found = []
+    for relation in rows.model._meta.related_objects:
+        if relation.related_model._meta.app_label == "app" and not relation.parent_link:
+            others = relation.related_model._base_manager.filter(
+                **{f"{relation.field.name}__in": rows.order_by()}
+            )
+            found.append(others.count())
+    return found
+
+
+def by_exists(rows: models.QuerySet[Any]) -> Any:
+    """Ask which rows have another of the same name."""
+    name = first_attribute(rows.model)
+    same = rows.model._base_manager.filter(**{name: OuterRef(name)}).exclude(pk=OuterRef("pk"))
+    return list(rows.annotate(twice=Exists(same)).values_list("twice", flat=True))
+
+
+def by_union(rows: models.QuerySet[Any]) -> Any:
+    name = first_attribute(rows.model)
+    both = (
+        rows.order_by().values_list(name).union(model_of("Tag")._base_manager.values_list("word"))
+    )
+    return len(both)
+
+
+def reversed_pairs(rows: models.QuerySet[Any]) -> Any:
+    """Join with whatever points at these rows."""
+    return [
+        list(rows.annotate(how_many=Count(relation.name)).values_list("how_many", flat=True))
+        for relation in rows.model._meta.related_objects
+        if relation.related_model._meta.app_label == "app"
+        and not isinstance(relation.model._meta.pk, models.CompositePrimaryKey)
+    ]
+
+
+WAYS: dict[str, Callable[[models.QuerySet[Any]], Any]] = {
+    "exists": lambda rows: rows.exists(),
+    "count": lambda rows: rows.count(),
+    "list": as_list,
+    "get": lambda rows: seen(rows.get()),
+    "first": lambda rows: (row := rows.first()) and seen(row),
+    "last": lambda rows: (row := rows.last()) and seen(row),
+    "values": as_values,
+    "names": as_names,
+    "aggregate": lambda rows: rows.aggregate(n=Count(first_attribute(rows.model)))["n"],
+    "in_bulk": in_bulk,
+    "iterator": lambda rows: [seen(row) for row in rows.iterator(chunk_size=2)],
+    "for_update": lambda rows: as_list(rows.select_for_update()),
+    "raw": by_raw,
+    "cursor": by_cursor,
+    "view": by_view,
+    "select_related": with_parents,
+    "subquery": by_subquery,
+    "exists_subquery": by_exists,
+    "union": by_union,
+    "reverse_join": reversed_pairs,
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Query(Line):
+    """A question; the answer is part of the log."""
+
+    model: str
+    way: str
+    where: Mapping[str, Any] = field(default_factory=dict)
+    excluding: bool = False
+
+    def run(self, machine: Machine) -> Any:
+        where = machine.resolve(self.where)
+        rows = manager_of(self.model).all()
+        rows = rows.exclude(**where) if self.excluding and where else rows.filter(**where)
+        return WAYS[self.way](rows.order_by("pk"))
+
+
+@dataclass(frozen=True, repr=False)
+class RawUpdate(Line):
+    """An UPDATE through a cursor."""
+
+    model: str
+    attribute: str
+    value: Any
+
+    def run(self, machine: Machine) -> Any:
+        model = model_of(self.model)
+        column = model._meta.get_field(self.attribute)
+        quote = connection.ops.quote_name
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE {quote(column.model._meta.db_table)} SET {quote(column.column)} = %s",  # type: ignore[union-attr]
+                [self.value],
+            )
+
+
+@dataclass(frozen=True, repr=False)
+class CheckConstraints(Line):
+    """``connection.check_constraints()``: what is deferred is checked now."""
+
+    def run(self, machine: Machine) -> Any:
+        connection.check_constraints()
+
+
+# --- transactions and receivers
+
+
+@dataclass(frozen=True, repr=False)
+class Atomic(Line):
+    """A block, left in one of three ways: normally, by an exception, or by a silent rollback.
+
+    ``how`` is "atomic", "joined" (``savepoint=False``), "savepoint" (by hand) or "coalesce".
+    """
+
+    body: tuple[Line, ...]
+    how: str = "atomic"
+    ending: str = "normal"
+    catches: bool = True
+
+    def needs(self) -> set[Name]:
+        return set()
+
+    def run(self, machine: Machine) -> Any:
+        with machine.block(self):
+            with self.context(machine):
+                machine.execute(self.body)
+                if self.ending == "raise":
+                    raise Stop
+                if self.ending == "rollback":
+                    transaction.set_rollback(True)
+
+    def context(self, machine: Machine) -> AbstractContextManager[Any]:
+        if self.how == "coalesce":
+            return machine.unit()
+        if self.how == "savepoint":
+            return by_hand()
+        return transaction.atomic(savepoint=self.how != "joined")
+
+    def __repr__(self) -> str:
+        words = "".join(
+            f", {each.name}={getattr(self, each.name)!r}"
+            for each in fields(self)[1:]
+            if getattr(self, each.name) != each.default
+        )
+        return f"Atomic((\n{indented(self.body)}){words})"
+
+
+@contextmanager
+def by_hand() -> Iterator[None]:
+    """Make a savepoint by the functions of `transaction`, as one may."""
+    savepoint = transaction.savepoint()
+    try:
+        yield
+    except BaseException:
+        transaction.savepoint_rollback(savepoint)
+        transaction.set_rollback(False)
+        raise
+    if transaction.get_rollback():
+        transaction.savepoint_rollback(savepoint)
+        transaction.set_rollback(False)
+    else:
+        transaction.savepoint_commit(savepoint)
+
+
+@dataclass(frozen=True, repr=False)
+class OnCommit(Line):
+    """Lines that run when the transaction has committed."""
+
+    body: tuple[Line, ...]
+
+    def needs(self) -> set[Name]:
+        return set()
+
+    def run(self, machine: Machine) -> Any:
+        machine.on_commit(self)
+
+    def __repr__(self) -> str:
+        return f"OnCommit((\n{indented(self.body)}))"
+
+
+@dataclass(frozen=True, repr=False)
+class React(Line):
+    """Switch a receiver on or off; see `machine.REACTIONS`."""
+
+    to: str
+    on: bool = True
+
+    def run(self, machine: Machine) -> Any:
+        if self.on:
+            machine.reactions.add(self.to)
+        else:
+            machine.reactions.discard(self.to)
+
+
+@dataclass(frozen=True, repr=False)
+class Program(Script):
+    """Lines within one unit of work, and how it is left."""
+
+    lines: tuple[Line, ...]
+    ending: str = "normal"
+
+    def __repr__(self) -> str:
+        ending = "" if self.ending == "normal" else f", ending={self.ending!r}"
+        return f"Program((\n{indented(self.lines)}){ending})"
