@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -702,14 +702,18 @@ class Atomic(Line):
                 if self.ending == "raise":
                     raise Stop
                 if self.ending == "rollback":
-                    transaction.set_rollback(True)
+                    machine.set_rollback()
 
     def context(self, machine: Machine) -> AbstractContextManager[Any]:
         if self.how == "coalesce":
-            return machine.unit()
-        if self.how == "savepoint":
-            return by_hand()
-        return transaction.atomic(savepoint=self.how != "joined")
+            return machine.unit_of_work()
+        stack = ExitStack()
+        for alias in machine.aliases:
+            if self.how == "savepoint":
+                stack.enter_context(by_hand(alias))
+            else:
+                stack.enter_context(transaction.atomic(alias, savepoint=self.how != "joined"))
+        return stack
 
     def __repr__(self) -> str:
         words = "".join(
@@ -721,20 +725,20 @@ class Atomic(Line):
 
 
 @contextmanager
-def by_hand() -> Iterator[None]:
+def by_hand(alias: str) -> Iterator[None]:
     """Make a savepoint by the functions of `transaction`, as one may."""
-    savepoint = transaction.savepoint()
+    savepoint = transaction.savepoint(alias)
     try:
         yield
+        if not transaction.get_rollback(alias):
+            transaction.savepoint_commit(savepoint, alias)
+            return
     except BaseException:
-        transaction.savepoint_rollback(savepoint)
-        transaction.set_rollback(False)
+        transaction.savepoint_rollback(savepoint, alias)
+        transaction.set_rollback(False, alias)
         raise
-    if transaction.get_rollback():
-        transaction.savepoint_rollback(savepoint)
-        transaction.set_rollback(False)
-    else:
-        transaction.savepoint_commit(savepoint)
+    transaction.savepoint_rollback(savepoint, alias)
+    transaction.set_rollback(False, alias)
 
 
 @dataclass(frozen=True, repr=False)
@@ -769,11 +773,20 @@ class React(Line):
 
 @dataclass(frozen=True, repr=False)
 class Program(Script):
-    """Lines within one unit of work, and how it is left."""
+    """Lines within one unit of work on some databases, and how it is left.
+
+    ``beside`` names the databases that are in a transaction too, but in no unit of work.
+    """
 
     lines: tuple[Line, ...]
     ending: str = "normal"
+    using: tuple[str, ...] = ("default",)
+    beside: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        ending = "" if self.ending == "normal" else f", ending={self.ending!r}"
-        return f"Program((\n{indented(self.lines)}){ending})"
+        words = "".join(
+            f", {each.name}={getattr(self, each.name)!r}"
+            for each in fields(self)[1:]
+            if getattr(self, each.name) != each.default
+        )
+        return f"Program((\n{indented(self.lines)}){words})"

@@ -7,7 +7,7 @@ is a list within the list, with how it ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,8 @@ from tests.coalesce.language import Atomic, Line, Name, OnCommit, Program, Stop,
 from tests.coalesce.values import key_of, normal, normal_keys, seen
 from tests.snapshot import ALIASES, tables
 
-Unit = Callable[[], AbstractContextManager[Any]]
+#: Opens a unit of work on some databases.
+Unit = Callable[[tuple[str, ...]], AbstractContextManager[Any]]
 
 #: What a line may raise without leaving its block.
 ANSWERS = (ObjectDoesNotExist, MultipleObjectsReturned, ValidationError)
@@ -149,8 +150,10 @@ REACTIONS: dict[str, dict[str, Callable[[Machine, Any, Any], Any]]] = {
 class Machine:
     """The names of a running program, and its log."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, program: Program, unit: Unit) -> None:
+        self.program = program
         self.unit = unit
+        self.aliases = (*program.beside, *program.using)
         self.names: dict[Name, models.Model] = {}
         self.here: list[Any] = []
         self.reactions: set[str] = set()
@@ -178,6 +181,33 @@ class Machine:
             for attribute, value in values.items()
         }
 
+    def reachable(self, names: Iterable[Name]) -> set[Name]:
+        """Return the names, and those of the objects that their objects hold."""
+        found = set(names)
+        waiting = [self.names[name] for name in found if name in self.names]
+        held: dict[int, models.Model] = {}
+        while waiting:
+            instance = waiting.pop()
+            if id(instance) not in held:
+                held[id(instance)] = instance
+                cached = instance._state.fields_cache.values()  # type: ignore[attr-defined]
+                waiting.extend(other for other in cached if isinstance(other, models.Model))
+        return found | {name for name, instance in self.names.items() if id(instance) in held}
+
+    # --- transactions
+
+    @contextmanager
+    def unit_of_work(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for alias in self.program.beside:
+                stack.enter_context(transaction.atomic(alias))
+            stack.enter_context(self.unit(self.program.using))
+            yield
+
+    def set_rollback(self) -> None:
+        for alias in self.aliases:
+            transaction.set_rollback(True, alias)
+
     # --- lines
 
     def execute(self, lines: Iterable[Line]) -> None:
@@ -201,9 +231,12 @@ class Machine:
         """Log what happens in a block by itself; stop its error if the line says so.
 
         After a rollback the names that the block mentions stand for nothing: what the objects
-        hold by then is nothing to go by, as Django's documentation says.
+        hold by then is nothing to go by, as Django's documentation says. So with the receivers
+        that it switched, as an error that comes later lets more lines run.
         """
         block = Block(line.how)
+        doomed = self.reachable(names_in(line))
+        reactions = set(self.reactions)
         around = self.here
         around.append(block)
         self.here = block.entries
@@ -213,13 +246,14 @@ class Machine:
             block.error = type(error).__name__
             block.is_database_error = isinstance(error, Error)
             block.is_rolled_back = True
-            self.drop(names_in(line))
+            self.drop(doomed)
+            self.reactions = reactions
             if not line.catches or line.how == "joined":
                 raise
         else:
             if line.ending == "rollback":
                 block.is_rolled_back = True
-                self.drop(names_in(line))
+                self.drop(doomed)
         finally:
             self.here = around
 
@@ -310,15 +344,15 @@ class Machine:
 
 def run(program: Program, unit: Unit) -> Outcome:
     """Run a program in a unit of work, in tables that are empty."""
-    machine = Machine(unit)
+    machine = Machine(program, unit)
     root = Atomic(program.lines, ending=program.ending)
     with machine.watching():
-        with machine.block(root) as block, unit():
+        with machine.block(root) as block, machine.unit_of_work():
             machine.execute(program.lines)
             if program.ending == "raise":
                 raise Stop
             if program.ending == "rollback":
-                transaction.set_rollback(True)
+                machine.set_rollback()
         objects = [(name, seen(machine[name])) for name in sorted(machine.names)]
         callbacks = [entry[1] for entry in connection.run_on_commit]
     left = sum(isinstance(callback, Callback) for callback in callbacks)

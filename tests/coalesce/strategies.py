@@ -250,6 +250,7 @@ class Scene:
         self.made: dict[str, list[Name]] = {}
         self.numbers: dict[str, int] = {}
         self.before: list[Line] = []
+        self.depth = 0
 
     # --- choosing
 
@@ -555,13 +556,16 @@ def block(scene: Scene) -> Line:
     """Draw a block; its lines may not leave their names behind in the scene."""
     made = {model: list(names) for model, names in scene.made.items()}
     outside, scene.before = scene.before, []
-    body = tuple(line for _ in range(scene.draw(st.integers(1, 4))) for line in one(scene, SIMPLE))
+    scene.depth += 1
+    kinds = ALL if scene.depth < 3 else SIMPLE
+    body = tuple(line for _ in range(scene.draw(st.integers(1, 4))) for line in one(scene, kinds))
     scene.before = outside
+    scene.depth -= 1
     how = scene.choose(["atomic", "atomic", "coalesce", "savepoint", "joined"])
-    endings = ["normal", "normal", "normal", "raise"]
-    if how != "joined":
-        endings.append("rollback")
-    ending = scene.choose(endings)
+    endings = ["normal", "normal", "normal", "normal", "raise", "rollback"]
+    ending = scene.choose(endings if how != "joined" or scene.depth else endings[:4])
+    if how == "joined" and ending == "rollback":
+        ending = "raise"
     if ending != "normal":
         scene.made = made
     return Atomic(body, how, ending, catches=not scene.once_in(8))
@@ -624,8 +628,9 @@ def guarded(scene: Scene, lines: list[Line]) -> list[Line]:
 
 @st.composite
 def lines(draw: st.DrawFn, scene: Scene) -> list[Line]:
+    """Draw a line with those that it needs; or none, so that shrinking can take any line out."""
     scene.draw = draw
-    return one(scene, ALL)
+    return one(scene, ALL) if draw(st.integers(0, 7)) else []
 
 
 @st.composite
@@ -635,6 +640,14 @@ def programs(draw: st.DrawFn) -> Program:
     scene = Scene(draw, list(dict.fromkeys(model for cast in casts for model in cast)))
     if not scene.cast:
         scene.cast = ["Tag"]
-    drawn = draw(st.lists(lines(scene), min_size=1, max_size=20))
-    ending = draw(st.sampled_from(["normal"] * 12 + ["raise", "rollback"]))
-    return Program(tuple(line for some in drawn for line in some), ending)
+    drawn = draw(st.lists(lines(scene), min_size=6, max_size=20))
+    ending = draw(st.sampled_from(["normal"] * 18 + ["raise", "rollback"]))
+    databases: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(("default",), ())]
+    if "AuditLine" in scene.cast:
+        databases = [
+            (("default",), ("other",)),
+            (("default", "other"), ()),
+            (("other",), ("default",)),
+        ]
+    using, beside = draw(st.sampled_from(databases))
+    return Program(tuple(line for some in drawn for line in some), ending, using, beside)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -88,15 +88,24 @@ def with_a_commit(program: Program, unit: Unit) -> Outcome:
     return run(program, unit)
 
 
+@contextmanager
+def plain(using: tuple[str, ...]) -> Iterator[None]:
+    """Open the transactions that `coalesce` opens, and nothing else."""
+    with ExitStack() as stack:
+        for alias in using:
+            stack.enter_context(transaction.atomic(alias))
+        yield
+
+
 def differs(
     program: Program, unit: Unit, way: Callable[[Program, Unit], Outcome] = within_a_transaction
 ) -> Difference | None:
     """Run a program without a unit of work and with one."""
-    plain = way(program, transaction.atomic)
-    other = way(program, unit)
+    expected = way(program, plain)
+    actual = way(program, unit)
     assert not any(connections[alias].in_atomic_block for alias in ALIASES)
     try:
-        compare(plain, other)
+        compare(expected, actual)
     except Difference as difference:
         return difference
     return None
@@ -125,7 +134,7 @@ def test_a_program_does_the_same_with_a_commit(program: Program) -> None:
 
 
 @contextmanager
-def forgetting_to_flush() -> Iterator[None]:
+def forgetting_to_flush(using: tuple[str, ...]) -> Iterator[None]:
     """Hold the rows of `Country` back till the end, whatever asks for them."""
     held: list[tuple[Any, ...]] = []
     insert = models.Model._do_insert
@@ -136,7 +145,7 @@ def forgetting_to_flush() -> Iterator[None]:
             return []
         return insert(self, *arguments)
 
-    with transaction.atomic():
+    with plain(using):
         with mock.patch.object(models.Model, "_do_insert", hold):
             yield
         for one, *arguments in held:
@@ -144,7 +153,7 @@ def forgetting_to_flush() -> Iterator[None]:
 
 
 @contextmanager
-def saving_twice() -> Iterator[None]:
+def saving_twice(using: tuple[str, ...]) -> Iterator[None]:
     """Send every signal of `Country` that an UPDATE sends after the INSERT."""
     save = models.Model.save_base
 
@@ -153,14 +162,14 @@ def saving_twice() -> Iterator[None]:
         if isinstance(self, Country):
             save(self)
 
-    with transaction.atomic(), mock.patch.object(models.Model, "save_base", twice):
+    with plain(using), mock.patch.object(models.Model, "save_base", twice):
         yield
 
 
 @contextmanager
-def losing_the_last() -> Iterator[None]:
+def losing_the_last(using: tuple[str, ...]) -> Iterator[None]:
     """Lose one row."""
-    with transaction.atomic():
+    with plain(using):
         yield
         last = Country.objects.order_by("pk").last()
         if last is not None:
@@ -168,7 +177,7 @@ def losing_the_last() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("unit", [forgetting_to_flush, saving_twice, losing_the_last])
-def test_the_comparison_sees_a_wrong_unit(unit: Callable[[], AbstractContextManager[None]]) -> None:
+def test_the_comparison_sees_a_wrong_unit(unit: Unit) -> None:
     """Programs are found that tell a wrong unit of work from a right one, and they are short."""
     program = find(
         programs(),

@@ -626,7 +626,7 @@ class Unit:
                 cursor.executemany(sql, params)
             else:
                 cursor.execute(sql, params)
-            return cursor.lastrowid
+            return getattr(cursor, "lastrowid", None)  # psycopg has none
 
     def ask(self, sql: str, params: Any) -> list[Any]:
         """Send a statement of the unit's own; return its rows."""
