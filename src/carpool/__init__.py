@@ -5,6 +5,7 @@
 Importable before ``django.setup()``.
 """
 
+from carpool.coalesce import coalesce
 from carpool.exceptions import (
     CarpoolError,
     ConfigurationError,
@@ -43,6 +44,7 @@ __all__ = [
     "TooManyFailures",
     "TransactionBroken",
     "WorkerDied",
+    "coalesce",
     "run",
     "stream",
 ]

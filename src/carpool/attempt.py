@@ -32,6 +32,7 @@ from typing import Any
 from django.db import IntegrityError, connections, transaction
 
 from carpool import databases, deferred
+from carpool.coalesce import Figures, Unit, unit_of
 from carpool.errors import Trouble, describe, trouble_of
 from carpool.exceptions import TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
@@ -159,6 +160,9 @@ class Attempt:
         self.checks: list[deferred.DeferredCheck] = []
         self.blamed: dict[int, Fault] = {}  # holds through further tries
         self.retries = 0
+        self.calls = 0
+        self.figures = Figures()
+        self.units: list[Unit] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -221,13 +225,15 @@ class Attempt:
         return ChunkResult(
             number=self.number,
             ending=ending,
-            seconds=time.monotonic() - self.began,
+            seconds=time.monotonic() - self.began - sum(unit.waited for unit in self.units),
             retries=self.retries,
             faults=dict(self.faults),
             skipped=tuple(sorted(self.skipped)),
             values=dict(self.values),
             values_are_packed=self.pack is not None,
             fault=fault,
+            repeated=max(0, self.calls - len(self.positions)),
+            figures=self.figures if self.figures.queued else None,
         )
 
     # The transaction.
@@ -235,13 +241,19 @@ class Attempt:
     def _transaction(self) -> None:
         committing = False
         try:
-            with ExitStack() as probing, databases.chunk_transaction(self.job.using):
+            with (
+                self._coalescing(),
+                ExitStack() as probing,
+                databases.chunk_transaction(self.job.using),
+            ):
                 self.began = time.monotonic()
                 self._watch(probing)
                 for alias in self.own:
                     transaction.on_commit(functools.partial(self._note_commit, alias), using=alias)
                 self._groups()
                 self.observer.idle()
+                for unit in self.units:
+                    unit.end()
                 probing.close()
                 if self.job.dry_run:
                     self._roll_back_at_the_end()
@@ -262,6 +274,27 @@ class Attempt:
                 raise _Ended(Ending.UNKNOWN, describe(error, "unknown")) from error
         except Exception as error:
             self._explain(error, committing=committing)
+
+    @contextmanager
+    def _coalescing(self) -> Iterator[None]:
+        """Queue what the items save, if that is wanted.
+
+        Not inside a `coalesce()` block of the caller's, which knows nothing of items: its queue
+        stands still for the time.
+        """
+        self.units = []
+        with ExitStack() as stack:
+            for connection in self.connections:
+                outer = unit_of(connection)
+                if outer is not None:
+                    stack.enter_context(outer.suspended())
+                elif self.job.coalesce:
+                    unit = Unit(connection, isolates=True)
+                    if unit.has_strategy:
+                        stack.enter_context(unit.installed())
+                        stack.enter_context(unit.counting(self.figures))
+                        self.units.append(unit)
+            yield
 
     def interrupt(self) -> None:
         """Take note of a Ctrl-C that comes when COMMIT has begun or is over."""
@@ -352,9 +385,14 @@ class Attempt:
             with self._savepoints():
                 for check in self.checks:
                     check.begin_group()
+                for unit in self.units:
+                    unit.written.clear()
+                    unit.refused.clear()
                 for position, item in self.items.load(group):
                     self._run_item(position, item)
                     self.observer.idle()  # the next may have to be loaded first
+                    self._blame_refused()
+                self._write_the_rest(group)
                 if self.checks:
                     self._check_deferred()
         except _BadItem as bad:
@@ -412,6 +450,53 @@ class Attempt:
                 raise
             raise _BadGroup from error
 
+    # What its items have queued.
+
+    def _write_the_rest(self, group: list[int]) -> None:
+        """Write what is queued; find the items whose rows are refused."""
+        try:
+            for unit in self.units:
+                unit.tag = None
+                unit.flush(None)
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is None:
+                raise
+            raise _Undone(group[0], describe(error), trouble) from error
+        self._blame_refused()
+
+    def _blame_refused(self) -> None:
+        """Fail the items whose rows were refused at a flush; the others' are written."""
+        for unit in self.units:
+            while unit.refused:
+                position, error = unit.refused.popitem()
+                assert isinstance(position, int)
+                fault = describe(error)
+                if self._has_written(position):  # earlier rows of it are in the database
+                    raise _BadItem(position, fault) from error
+                for other in self.units:
+                    other.drop(position)
+                self.faults[position] = fault
+                self.values.pop(position, None)
+
+    def _has_written(self, position: int) -> bool:
+        return any(position in unit.written for unit in self.units)
+
+    def _is_undone_by_dropping(self, position: int) -> bool:
+        """Drop what a failed item has queued, and tell whether that undoes all of it."""
+        if not self.units:
+            return not self.probe.statements
+        if self._has_written(position) or any(
+            databases.is_aborted_by_server(c) or c.closed_in_transaction for c in self.connections
+        ):
+            return False
+        for unit in self.units:
+            unit.drop(position)
+        for connection in self.connections:
+            # The atomic() around a failed save() has marked it; but nothing was sent.
+            connection.needs_rollback = False
+        return True
+
     # Its items.
 
     def _run_item(self, position: int, item: Any) -> None:
@@ -425,6 +510,9 @@ class Attempt:
         probe.statements = 0
         probe.undone = None
         marks = [len(c.run_on_commit) for c in self.connections]
+        for unit in self.units:
+            unit.tag = position
+        self.calls += 1
         error: BaseException | None = None
         self.observer.item(position)
         try:
@@ -445,7 +533,7 @@ class Attempt:
         if error is None:
             self._tag_hooks(position, marks)
             return
-        if probe.statements:
+        if not self._is_undone_by_dropping(position):
             raise _BadItem(position, describe(error)) from error
         # Nothing of it has reached the database: there is nothing to undo but its callbacks.
         for connection, mark in zip(self.connections, marks, strict=True):
@@ -488,8 +576,8 @@ class Attempt:
             hooks: list[Any] = connection.run_on_commit
             for number in range(mark, len(hooks)):
                 savepoints, callback, robust = hooks[number]
-                if not robust:  # a robust one can't raise: Django logs its error
-                    hooks[number] = (savepoints, _Hook(self, position, callback), robust)
+                kind = _RobustHook if robust else _Hook
+                hooks[number] = (savepoints, kind(self, position, callback), robust)
 
 
 class _Hook:
@@ -512,3 +600,15 @@ class _Hook:
             if isinstance(error, KeyboardInterrupt) and attempt.interruptible:
                 attempt.interrupt()
             attempt.faults[self.position] = describe(error, "on_commit")
+
+
+class _RobustHook(_Hook):
+    """One registered with ``robust=True``: Django logs what it raises, and goes on."""
+
+    def __init__(self, attempt: Attempt, position: int, callback: Callable[[], Any]) -> None:
+        super().__init__(attempt, position, callback)
+        functools.update_wrapper(self, callback)  # its name is in the log
+
+    def __call__(self) -> None:
+        if self.position not in self.attempt.faults:
+            self.callback()

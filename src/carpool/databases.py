@@ -96,6 +96,11 @@ def is_aborted(connection: BaseDatabaseWrapper) -> bool:
     """
     if connection.needs_rollback or connection.closed_in_transaction:
         return True
+    return is_aborted_by_server(connection)
+
+
+def is_aborted_by_server(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether the server refuses every statement, after an error, until a rollback."""
     driver = connection.connection
     status = None
     # An attribute of libpq's, no round trip. The first is psycopg's, the second psycopg2's.

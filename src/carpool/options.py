@@ -40,6 +40,7 @@ class Options:
     rejects: str | os.PathLike[str] | None
     progress: Any
     dry_run: bool
+    coalesce: bool
 
     def __post_init__(self) -> None:
         if isinstance(self.using, Iterable) and not isinstance(self.using, str):

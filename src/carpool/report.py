@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from carpool.coalesce.figures import Figures
 from carpool.exceptions import ItemsFailed
 from carpool.types import Failure
 
@@ -33,6 +34,9 @@ class Report:
         workers: how many there were.
         failures: the first 100 that failed or are unknown, by when they did.
         dry_run: everything was rolled back.
+        repeated: calls of the function beyond one an item, because rows had to be undone with
+            those of a bad neighbour, or a transaction was tried again.
+        coalesced: what queueing the rows has saved; None if nothing was queued.
     """
 
     total: int
@@ -49,6 +53,8 @@ class Report:
     rejects: str | None = None
     dry_run: bool = False
     not_run: int = 0
+    repeated: int = 0
+    coalesced: Figures | None = None
 
     @property
     def rate(self) -> float:
@@ -81,6 +87,10 @@ class Report:
             f"{', '.join(parts)}" + (" (dry run: all rolled back)" if self.dry_run else ""),
             f"{self.chunks:,} chunks by {workers}, {self.executor}",
         ]
+        if self.repeated:
+            lines[-1] += f"; the function was called again {self.repeated:,} times"
+        if self.coalesced is not None and self.coalesced.queued:
+            lines.append(str(self.coalesced))
         lines += self._failure_lines()
         return "\n".join(lines)
 

@@ -54,6 +54,7 @@ def run(
     rejects: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[Snapshot], Any] | None = None,
     dry_run: bool = False,
+    coalesce: bool = True,
 ) -> Report:
     """Call ``function(item)`` once for each item, in a pool of workers, and report.
 
@@ -90,6 +91,8 @@ def run(
         progress: None: a bar if stderr is a terminal; True, False; or a callable given a
             `Snapshot` after each chunk.
         dry_run: run everything and roll every chunk back. Receivers fire; on_commit doesn't.
+        coalesce: queue the rows that a chunk's items save, and write them together: see
+            `carpool.coalesce`. False: every statement is sent at its place.
 
     Returns:
         A `Report`. Failed items are in it, not raised, unless you ask for that.
@@ -116,6 +119,7 @@ def run(
         rejects=rejects,
         progress=progress,
         dry_run=dry_run,
+        coalesce=coalesce,
     )
     this = _Run(function, items, options, keep_values=False)
     for _ in this.settled():
@@ -141,6 +145,7 @@ def stream(
     rejects: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[Snapshot], Any] | None = None,
     dry_run: bool = False,
+    coalesce: bool = True,
 ) -> Iterator[Outcome]:
     """Do what `run` does and yield an `Outcome` for each item, with what the function returned.
 
@@ -169,6 +174,7 @@ def stream(
         rejects=rejects,
         progress=progress,
         dry_run=dry_run,
+        coalesce=coalesce,
     )
     this = _Run(function, items, options, keep_values=True)
     return _in_order(this) if ordered else _as_they_come(this)
@@ -214,6 +220,7 @@ class _Run:
             retries=options.retries,
             dry_run=options.dry_run,
             keep_values=keep_values,
+            coalesce=options.coalesce,
         )
         self._interrupts = Interrupts()
         self._progress = progress_for(options.progress)
@@ -363,6 +370,8 @@ class _Run:
             failures=tuple(settling.failures),
             rejects=None if self._rejects is None else str(self._rejects.path),
             dry_run=self._options.dry_run,
+            repeated=settling.repeated,
+            coalesced=settling.figures,
         )
 
     def _conclude(self, failure: BaseException | None) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from carpool.coalesce.figures import Figures
 from carpool.exceptions import NotRun, OutcomeUnknown, RunFailed
 from carpool.executors.base import Event, Lost, Phase
 from carpool.functions import loads
@@ -62,7 +63,8 @@ class Settling:
         again: chunks to be submitted before anything more is read.
         failures: the first `KEPT_FAILURES`.
         succeeded, failed (not_run among them), unknown, skipped: items.
-        retries, chunks: as in `Report`.
+        retries, chunks, repeated: as in `Report`.
+        figures: what coalescing has saved; None if nothing was coalesced.
     """
 
     def __init__(
@@ -86,7 +88,8 @@ class Settling:
         self.again: deque[Chunk] = deque()
         self.failures: list[Failure] = []
         self.succeeded = self.failed = self.not_run = self.unknown = self.skipped = 0
-        self.retries = self.chunks = 0
+        self.retries = self.chunks = self.repeated = 0
+        self.figures: Figures | None = None
 
     @property
     def done(self) -> int:
@@ -138,7 +141,7 @@ class Settling:
                 yield from self._lost(event)
                 continue
             chunk, result = event.chunk, event.result
-            self.retries += result.retries
+            self._add_counts(result)
             self.chunks += 1
             match result.ending:
                 case Ending.COMMITTED:
@@ -157,6 +160,14 @@ class Settling:
                     # Without a stop: its worker had been told to end, and was told otherwise.
                     yield from self._run_again(chunk)
         self._raise_fatal()
+
+    def _add_counts(self, result: ChunkResult) -> None:
+        self.retries += result.retries
+        self.repeated += result.repeated
+        if result.figures is not None:
+            if self.figures is None:
+                self.figures = Figures()
+            self.figures.add(result.figures)
 
     def _raise_fatal(self) -> None:
         if self._fatal is not None and self._stopped is None:
@@ -191,7 +202,7 @@ class Settling:
         match lost.phase:
             case Phase.COMMITTED:
                 assert lost.prepared is not None
-                self.retries += lost.prepared.retries
+                self._add_counts(lost.prepared)
                 yield self._settle(chunk, lost.prepared)
             case Phase.COMMITTING | Phase.NOT_TOLD:
                 yield self._unknown(chunk, lost.fault)

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from carpool.coalesce.figures import Figures
 
 Stage = Literal["item", "function", "commit", "on_commit", "worker", "unknown", "run"]
 """Where an item failed.
@@ -118,7 +121,8 @@ class ChunkResult:
     """What a worker says of a chunk. ``faults`` and ``values`` are by position.
 
     ``seconds`` is the time since the transaction began, waiting for its lock not counted. Packed
-    values are pickled one by one; else they are the very objects.
+    values are pickled one by one; else they are the very objects. ``repeated``: calls of the function
+    beyond one an item. ``figures``: what coalescing has saved.
     """
 
     number: int
@@ -130,6 +134,8 @@ class ChunkResult:
     values: dict[int, Any] = field(default_factory=dict)
     values_are_packed: bool = False
     fault: Fault | None = None
+    repeated: int = 0
+    figures: Figures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,8 @@ class Job:
     """What every worker of a run needs to know, once.
 
     ``function`` and ``setup`` are the callables themselves; `child.ShippedJob` is the form in
-    which they travel. ``keep_values``: send back what the function returns.
+    which they travel. ``keep_values``: send back what the function returns. ``coalesce``: queue the rows
+    of a chunk's items and write them together.
     """
 
     function: Callable[[Any], Any]
@@ -147,3 +154,4 @@ class Job:
     retries: int
     dry_run: bool
     keep_values: bool
+    coalesce: bool = False

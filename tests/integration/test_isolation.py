@@ -256,17 +256,23 @@ def test_every_trouble_in_processes_costs_its_own_item() -> None:
     assert messages["awkward"].endswith("and its trouble")
 
 
+@pytest.mark.parametrize("coalesce", [True, False], ids=["coalesced", "at once"])
 @pytest.mark.parametrize("kind", sorted(SILENT))
-def test_what_a_loop_would_lose_in_silence_is_reported(kind: str) -> None:
+def test_what_a_loop_would_lose_in_silence_is_reported(kind: str, coalesce: bool) -> None:
     """An item that breaks its transaction and returns is failed, with a message that says why."""
     if kind == "swallow raw" and connection.vendor != "postgresql":
         pytest.skip("only PostgreSQL refuses to go on after an error in SQL of one's own")
     items = items_with({3: kind}, 7)
 
-    report = carpool.run(create_account, items, executor="inline", chunk_size=7, progress=False)
+    report = carpool.run(
+        create_account, items, executor="inline", chunk_size=7, progress=False, coalesce=coalesce
+    )
 
     assert_isolated(items, report)
     (failure,) = report.failures
+    if kind == "swallow" and coalesce:  # the error comes when nobody is there to catch it
+        assert failure.error == "django.db.utils.IntegrityError"
+        return
     assert failure.error == BROKEN
     assert "transaction" in failure.message
     assert ("atomic" in failure.message) == (kind != "close")

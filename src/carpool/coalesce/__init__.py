@@ -30,6 +30,6 @@ This package knows nothing of chunks, workers or progress.
 
 from carpool.coalesce.block import Coalesce, coalesce
 from carpool.coalesce.figures import EarlyFlush, Figures
-from carpool.coalesce.unit import Unit
+from carpool.coalesce.unit import Unit, unit_of
 
-__all__ = ["Coalesce", "EarlyFlush", "Figures", "Unit", "coalesce"]
+__all__ = ["Coalesce", "EarlyFlush", "Figures", "Unit", "coalesce", "unit_of"]

@@ -25,7 +25,7 @@ class Coalesce(ContextDecorator):
     def __init__(self, using: str | Iterable[str], strict: bool) -> None:
         self.using = (using,) if isinstance(using, str) else tuple(using)
         self.strict = strict
-        self._stacks: list[tuple[ExitStack, list[Unit]]] = []
+        self._stacks: list[tuple[ExitStack, list[tuple[Unit, bool]]]] = []
 
     def _recreate_cm(self) -> Self:
         # contextlib's hook for a decorator that wants a fresh context manager a call.
@@ -47,29 +47,30 @@ class Coalesce(ContextDecorator):
     def __enter__(self) -> Figures:
         _refuse_async()
         figures = Figures()
-        units: list[Unit] = []
+        units: list[tuple[Unit, bool]] = []
         with ExitStack() as stack:
             for alias in self.using:
                 units.append(self._open(alias, figures, stack))
             self._stacks.append((stack.pop_all(), units))
         return figures
 
-    def _open(self, alias: str, figures: Figures, stack: ExitStack) -> Unit:
+    def _open(self, alias: str, figures: Figures, stack: ExitStack) -> tuple[Unit, bool]:
+        """Open one alias' block; return its unit, and whether it is this block's own."""
         if alias not in connections:
             raise ConfigurationError(
                 f"coalesce(using={alias!r}): there is no such database; "
                 f"settings.DATABASES has {', '.join(connections)}."
             )
         connection = connections[alias]
-        unit = unit_of(connection)
-        if unit is None:
-            unit = Unit(connection)
+        outer = unit_of(connection)
+        unit = outer or Unit(connection)
+        if outer is None:
             if not unit.has_strategy:
                 _say_there_is_no_strategy(alias, connection.vendor, self.strict)
             stack.enter_context(unit.installed())
         stack.enter_context(unit.counting(figures))
         stack.enter_context(transaction.atomic(using=alias))
-        return unit
+        return unit, outer is None
 
     def __exit__(
         self,
@@ -79,12 +80,15 @@ class Coalesce(ContextDecorator):
     ) -> bool | None:
         stack, units = self._stacks.pop()
         if kind is not None:
-            for unit in units:
+            for unit, _ in units:
                 unit.discard()
             return stack.__exit__(kind, error, traceback)
         try:
-            for unit in units:
-                unit.end()
+            for unit, own in units:
+                if own:
+                    unit.end()
+                else:
+                    unit.write()
         except BaseException as refused:
             if not stack.__exit__(type(refused), refused, refused.__traceback__):
                 raise

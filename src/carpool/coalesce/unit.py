@@ -8,6 +8,7 @@ taken away after it:
   statement may see it;
 - ``make_cursor``, ``make_debug_cursor``: callproc() and COPY pass by execute wrappers;
 - ``_savepoint``, ``_savepoint_commit``, ``_savepoint_rollback``: see Note [Savepoints];
+- ``_rollback``: drops the queue;
 - ``_start_transaction_under_autocommit`` (SQLite): see Note [Lock].
 
 Note [Savepoints]
@@ -26,6 +27,7 @@ Note [Lock]
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -86,6 +88,8 @@ class Unit:
         self._bytes = 0
         self._numbers = count()
         self._passing = False  # the statements are the unit's own
+        self._suspended = False
+        self.waited = 0.0  # seconds, for SQLite's write lock
         self._savepoints: list[str] = []  # made, but not sent
         self._begin: Any = None  # SQLite's BEGIN, put off
         self._late: set[tuple[type[models.Model], str]] = set()
@@ -133,13 +137,11 @@ class Unit:
             (connection, "_savepoint", self._make_savepoint),
             (connection, "_savepoint_commit", self._release_savepoint),
             (connection, "_savepoint_rollback", self._roll_back_to_savepoint),
+            (connection, "_rollback", self._roll_back),
         ]
-        self._send = {
-            name: getattr(connection, name)
-            for name in ("_savepoint", "_savepoint_commit", "_savepoint_rollback")
-        }
         if hasattr(connection, "_start_transaction_under_autocommit"):
             hooks.append((connection, "_start_transaction_under_autocommit", self._put_off_begin))
+        self._send = {name: getattr(thing, name) for thing, name, _ in hooks}
         before = [(thing, name, vars(thing).get(name, _MISSING)) for thing, name, _ in hooks]
         for thing, name, hook in hooks:
             setattr(thing, name, hook)
@@ -168,6 +170,16 @@ class Unit:
         finally:
             self._figures.remove(figures)
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Write what is queued, and execute everything at once for the block."""
+        self.flush(EarlyFlush("a run", place()) if self._rows else None)
+        before, self._suspended = self._suspended, True
+        try:
+            yield
+        finally:
+            self._suspended = before
+
     # Into the queue.
 
     def take(self, compiler: Any, returning: Any) -> list[Any] | None:
@@ -178,7 +190,7 @@ class Unit:
             returning: the fields whose values Django wants back.
         """
         query = compiler.query
-        if not self.has_strategy or len(query.objs) > SMALL_BULK:
+        if self._suspended or not self.has_strategy or len(query.objs) > SMALL_BULK:
             return None
         shape = self._shape(query, returning)
         if shape is None:
@@ -440,20 +452,29 @@ class Unit:
         return self._begin is None
 
     def _put_off_begin(self) -> None:
-        self._begin = True
+        if self._suspended:
+            self._begin = None
+            self._send["_start_transaction_under_autocommit"]()
+        else:
+            self._begin = True
 
     def begin(self) -> None:
         """Send the BEGIN that was put off: see Note [Lock]."""
         if self._begin is None:
             return
         self._begin = None
-        if self.connection.connection is not None:  # else it was closed, and nothing can be sent
+        # Not when the block is over already, nor when the connection was closed in it.
+        if self.connection.in_atomic_block and self.connection.connection is not None:
+            began = time.monotonic()
             with self.connection.wrap_database_errors:
                 self.connection.connection.execute("BEGIN IMMEDIATE")
+            self.waited += time.monotonic() - began
 
     def _make_savepoint(self, sid: str) -> None:
         self.flush(EarlyFlush("a savepoint", place()) if self._rows else None)
         self._savepoints.append(sid)
+        if self._suspended:
+            self._send_savepoints()
 
     def _send_savepoints(self) -> None:
         if self._savepoints:
@@ -486,10 +507,25 @@ class Unit:
         if self._keys is not None:
             self._keys.forget()
 
+    def _roll_back(self) -> None:
+        self.discard()
+        self._savepoints.clear()
+        self._begin = None
+        self._send["_rollback"]()
+
     # Out of the queue.
 
     def end(self) -> None:
-        """Write what is left; the block is about to commit."""
+        """Write what is left, and queue no more: the block is about to commit.
+
+        Its on_commit callbacks, which run with the hooks still in place, are not in the block.
+        """
+        self._suspended = True
+        self.write()
+        self._begin = None  # nothing was written
+
+    def write(self) -> None:
+        """Write what is queued; or drop it, if the transaction will be rolled back."""
         if self.connection.needs_rollback or self.connection.closed_in_transaction:
             self.discard()
         else:
@@ -544,6 +580,9 @@ class Unit:
             DatabaseError: a row was refused. What was queued is dropped.
         """
         if not self._rows:
+            return
+        if not self.connection.in_atomic_block:  # its transaction has ended without us: closed
+            self.discard()
             return
         for figures in self._figures:
             figures.flushes += 1

@@ -86,6 +86,7 @@ class ShippedJob:
             retries=self.rest.retries,
             dry_run=self.rest.dry_run,
             keep_values=self.rest.keep_values,
+            coalesce=self.rest.coalesce,
         )
 
 
