@@ -10,7 +10,7 @@ export DATABASE_URL
 scheme := $(firstword $(subst :, ,$(DATABASE_URL)))
 demo_extra := $(if $(filter postgres%,$(scheme)),[postgres],$(if $(filter mysql%,$(scheme)),[mysql]))
 
-.PHONY: help test lint format test-next demo bench clean
+.PHONY: help test lint format test-next test-django demo bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,10 @@ format: ## let ruff put the code in order
 
 test-next: ## the tests on the newest Django, in a Debian 13 of its own (needs Debian and root)
 	@bash tools/next.sh $(ARGS)
+
+test-django: ## Django's own tests in coalesce(); DB=sqlite|postgres for one, ARGS="basic signals" for some
+	@sh tools/venv.sh .venv-django -e '.[postgres]' -r tests/django/requirements.txt
+	@.venv-django/bin/python -m tools.django_suite $(addprefix --db ,$(DB)) $(ARGS)
 
 demo: ## import real data; DATABASE_URL=postgres://… for another database than SQLite
 	@sh tools/venv.sh .venv-demo -e '.$(demo_extra)' -r examples/atlas/requirements.txt

@@ -10,12 +10,16 @@ over: so any line can be taken out of a program, and what is left is a program s
 from __future__ import annotations
 
 import copy
+import datetime
+import decimal
 import pickle
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.core import serializers
 from django.db import connection, models, transaction
@@ -105,6 +109,15 @@ class Line(Script):
         return f"{type(self).__name__}({', '.join(words)})"
 
 
+def in_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a method of Django's from async code, which waits for it."""
+
+    async def called(*arguments: Any, **options: Any) -> Any:
+        return await function(*arguments, **options)
+
+    return async_to_sync(called)
+
+
 def indented(lines: tuple[Line, ...]) -> str:
     return "".join("    " + line + "\n" for one in lines for line in f"{one!r},".split("\n"))
 
@@ -133,11 +146,30 @@ class Create(Line):
     name: Name
     model: str
     values: Mapping[str, Any]
+    in_async: bool = False
 
     def run(self, machine: Machine) -> Any:
-        created = manager_of(self.model).create(**machine.resolve(self.values))
+        manager = manager_of(self.model)
+        create = in_async(manager.acreate) if self.in_async else manager.create
+        created = create(**machine.resolve(self.values))
         machine.bind(self.name, created)
         return type(created).__name__
+
+
+@dataclass(frozen=True, repr=False)
+class Several(Line):
+    """So many rows of the same values: enough for what is done with many at once."""
+
+    makes = ("name",)
+    name: Name
+    model: str
+    values: Mapping[str, Any]
+    times: int = 10
+
+    def run(self, machine: Machine) -> Any:
+        values = machine.resolve(self.values)
+        for _ in range(self.times):
+            machine.bind(self.name, manager_of(self.model).create(**values))
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,12 +181,14 @@ class Save(Line):
     update_fields: tuple[str, ...] | None = None
     force_insert: bool = False
     force_update: bool = False
+    in_async: bool = False
 
     def run(self, machine: Machine) -> Any:
         instance = machine[self.name]
         for attribute, value in machine.resolve(self.values).items():
             setattr(instance, attribute, value)
-        instance.save(
+        save = in_async(instance.asave) if self.in_async else instance.save
+        save(
             force_insert=self.force_insert,
             force_update=self.force_update,
             update_fields=self.update_fields,
@@ -169,6 +203,7 @@ class SaveStep(Line):
     name: Name
     attribute: str
     step: int
+    reads: bool = True
 
     def run(self, machine: Machine) -> Any:
         instance = machine[self.name]
@@ -176,6 +211,8 @@ class SaveStep(Line):
             return "not saved"
         setattr(instance, self.attribute, F(self.attribute) + self.step)
         instance.save()
+        if not self.reads:
+            return "not read"
         instance.refresh_from_db()
         return getattr(instance, self.attribute)
 
@@ -238,7 +275,7 @@ class Look(Line):
     name: Name
 
     def run(self, machine: Machine) -> Any:
-        return seen(machine[self.name]), str(machine[self.name])[:1] == ""
+        return seen(machine[self.name])
 
 
 @dataclass(frozen=True, repr=False)
@@ -594,6 +631,8 @@ def by_exists(rows: models.QuerySet[Any]) -> Any:
 
 def by_union(rows: models.QuerySet[Any]) -> Any:
     name = first_attribute(rows.model)
+    if not isinstance(rows.model._meta.get_field(name), models.CharField):
+        return "no text"
     both = (
         rows.order_by().values_list(name).union(model_of("Tag")._base_manager.values_list("word"))
     )
@@ -607,6 +646,18 @@ def reversed_pairs(rows: models.QuerySet[Any]) -> Any:
         for relation in rows.model._meta.related_objects
         if relation.related_model._meta.app_label == "app"
         and not isinstance(relation.model._meta.pk, models.CompositePrimaryKey)
+    ]
+
+
+def with_children(rows: models.QuerySet[Any]) -> Any:
+    """Prefetch whatever points at these rows."""
+    names = [
+        str(relation.get_accessor_name())
+        for relation in rows.model._meta.related_objects
+        if relation.related_model._meta.app_label == "app" and not relation.one_to_one
+    ]
+    return [
+        [len(getattr(row, name).all()) for name in names] for row in rows.prefetch_related(*names)
     ]
 
 
@@ -627,6 +678,7 @@ WAYS: dict[str, Callable[[models.QuerySet[Any]], Any]] = {
     "cursor": by_cursor,
     "view": by_view,
     "select_related": with_parents,
+    "prefetch": with_children,
     "subquery": by_subquery,
     "exists_subquery": by_exists,
     "union": by_union,
@@ -660,11 +712,11 @@ class RawUpdate(Line):
 
     def run(self, machine: Machine) -> Any:
         model = model_of(self.model)
-        column = model._meta.get_field(self.attribute)
+        column: Any = model._meta.get_field(self.attribute)
         quote = connection.ops.quote_name
         with connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {quote(column.model._meta.db_table)} SET {quote(column.column)} = %s",  # type: ignore[union-attr]
+                f"UPDATE {quote(column.model._meta.db_table)} SET {quote(column.column)} = %s",
                 [self.value],
             )
 
@@ -734,11 +786,11 @@ def by_hand(alias: str) -> Iterator[None]:
             transaction.savepoint_commit(savepoint, alias)
             return
     except BaseException:
-        transaction.savepoint_rollback(savepoint, alias)
         transaction.set_rollback(False, alias)
+        transaction.savepoint_rollback(savepoint, alias)
         raise
-    transaction.savepoint_rollback(savepoint, alias)
     transaction.set_rollback(False, alias)
+    transaction.savepoint_rollback(savepoint, alias)
 
 
 @dataclass(frozen=True, repr=False)
@@ -790,3 +842,19 @@ class Program(Script):
             if getattr(self, each.name) != each.default
         )
         return f"Program((\n{indented(self.lines)}){words})"
+
+
+class Vocabulary(dict[str, Any]):
+    """The words of a script; any other is a name."""
+
+    def __missing__(self, word: str) -> Name:
+        return Name(word)
+
+
+def read(script: str) -> Program:
+    """Read a program as its repr prints it."""
+    words: dict[str, Any] = {kind.__name__: kind for kind in (Program, *Line.__subclasses__())}
+    words |= {"datetime": datetime, "Decimal": decimal.Decimal, "UUID": uuid.UUID}
+    program = eval(script.strip(), {}, Vocabulary(words))
+    assert isinstance(program, Program)
+    return program

@@ -48,6 +48,7 @@ from tests.coalesce.language import (
     Reorder,
     Save,
     SaveStep,
+    Several,
     Update,
     UpdateOrCreate,
     model_of,
@@ -291,7 +292,7 @@ class Scene:
 
     def value(self, model: str, column: str) -> Any:
         pool = COLUMNS[model][column]
-        if f"{model}.{column}" not in UNIQUE or self.once_in(3):
+        if f"{model}.{column}" not in UNIQUE or self.once_in(4):
             return self.choose(pool)
         number = self.number(f"{model}.{column}")
         return f"w{number}" if isinstance(pool[0], str) else 20 + number
@@ -363,7 +364,27 @@ class Scene:
 def create(scene: Scene) -> Line:
     model = scene.model()
     values = scene.values(model)
-    return Create(scene.fresh(model), model, values)
+    return Create(scene.fresh(model), model, values, in_async=scene.once_in(20))
+
+
+def several(scene: Scene) -> Line:
+    among = [model for model in scene.cast if not has_unique(model)]
+    if not among:
+        return create(scene)
+    model = scene.choose(among)
+    values = scene.values(model)
+    values.pop("id", None)
+    return Several(scene.fresh(model), model, values)
+
+
+def has_unique(model: str) -> bool:
+    """Tell whether two rows of the same values refuse each other."""
+    meta = model_of(model)._meta
+    return (
+        bool(meta.total_unique_constraints or meta.unique_together)
+        or model in ("Ticket", "Country", "Mirror", "Seat", "Draft")
+        or any(each.unique and not each.primary_key for each in meta.fields)
+    )
 
 
 def new(scene: Scene) -> Line:
@@ -388,7 +409,7 @@ def save(scene: Scene) -> Line:
         if scene.once_in(3):
             return Save(name, values, update_fields=())
         return Save(name, values, force_insert=True)
-    return Save(name, values)
+    return Save(name, values, in_async=scene.once_in(20))
 
 
 def save_with_parent(scene: Scene) -> Line:
@@ -402,10 +423,10 @@ def save_with_parent(scene: Scene) -> Line:
 
 def save_step(scene: Scene) -> Line:
     found = numeric(scene)
-    if found is None:
+    if found is None or found[0] == "Echo":  # its receiver compares the number
         return save(scene)
     model, column = found
-    return SaveStep(scene.name(model), column, 1)
+    return SaveStep(scene.name(model), column, 1, reads=not scene.once_in(3))
 
 
 def numeric(scene: Scene) -> tuple[str, str] | None:
@@ -593,6 +614,7 @@ SIMPLE: tuple[Callable[[Scene], Line], ...] = (
     *(create,) * 5,
     *(new,) * 1,
     *(save,) * 3,
+    several,
     save_with_parent,
     save_step,
     *(fetch,) * 2,
@@ -621,7 +643,8 @@ def one(scene: Scene, kinds: Sequence[Callable[[Scene], Line]]) -> list[Line]:
 def guarded(scene: Scene, lines: list[Line]) -> list[Line]:
     """Put a line that may well be refused into a block of its own, mostly."""
     last = lines[-1]
-    if isinstance(last, Create | GetOrCreate | BulkCreate | Save | Duplicate) and scene.once_in(3):
+    risky = isinstance(last, Create | GetOrCreate | BulkCreate | Save | Duplicate)
+    if risky and scene.draw(st.integers(0, 2)):
         return [*lines[:-1], Atomic((last,))]
     return lines
 

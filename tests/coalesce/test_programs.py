@@ -13,24 +13,24 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, connection, connections, models, transaction
 from hypothesis import HealthCheck, Phase, find, given, settings
-from pytest_django.plugin import DjangoDbBlocker
 
-import carpool
-from tests.app.models import Country
+from carpool.coalesce import EarlyFlush, Figures, Unit, barrier, coalesce
+from tests.app.models import Tag
 from tests.coalesce.comparison import Difference, compare
-from tests.coalesce.language import Program
-from tests.coalesce.machine import Outcome, Unit, run
+from tests.coalesce.language import Program, read
+from tests.coalesce.machine import Opener, Outcome, run
 from tests.coalesce.strategies import programs
 from tests.snapshot import ALIASES, empty_tables
 
 #: The programs of one test within a transaction; there are fewer of those that commit.
 MANY = int(os.environ.get("CARPOOL_TEST_PROGRAMS", "500"))
 
-# Shrinking takes its time.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.timeout(900),  # shrinking takes its time
+]
 
 
 def profile(examples: int) -> settings:
@@ -46,21 +46,17 @@ def profile(examples: int) -> settings:
     )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def emptied_databases(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Allow the databases to the whole module, as hypothesis runs a test many times."""
-    with django_db_blocker.unblock():
-        ContentType.objects.clear_cache()
-        empty_tables()
-        yield
-        empty_tables()
+@pytest.fixture(autouse=True)
+def emptied_databases(transactional_db: None) -> None:
+    """Begin with empty tables: other tests may have left their rows to the next."""
+    empty_tables()
 
 
 class Undo(Exception):
     """Ends what must not be kept."""
 
 
-def within_a_transaction(program: Program, unit: Unit) -> Outcome:
+def within_a_transaction(program: Program, unit: Opener) -> Outcome:
     """Run a program where it can be undone at once: the unit is a savepoint."""
     outcome: Outcome | None = None
     try:
@@ -82,10 +78,16 @@ def check_deferred(outcome: Outcome) -> None:
         outcome.root.entries.append(("at the commit", type(error).__name__))
 
 
-def with_a_commit(program: Program, unit: Unit) -> Outcome:
+def with_a_commit(program: Program, unit: Opener) -> Outcome:
     """Run a program at the top level: what it wrote is committed, then deleted."""
     empty_tables()
     return run(program, unit)
+
+
+def is_in_transaction(alias: str) -> bool:
+    """Ask Django, and the driver where it knows."""
+    driver: Any = connections[alias].connection
+    return connections[alias].in_atomic_block or bool(getattr(driver, "in_transaction", False))
 
 
 @contextmanager
@@ -98,12 +100,13 @@ def plain(using: tuple[str, ...]) -> Iterator[None]:
 
 
 def differs(
-    program: Program, unit: Unit, way: Callable[[Program, Unit], Outcome] = within_a_transaction
+    program: Program, unit: Opener, way: Callable[[Program, Opener], Outcome] = within_a_transaction
 ) -> Difference | None:
     """Run a program without a unit of work and with one."""
     expected = way(program, plain)
     actual = way(program, unit)
-    assert not any(connections[alias].in_atomic_block for alias in ALIASES)
+    for alias in ALIASES:
+        assert not is_in_transaction(alias), f"{alias} is left in a transaction"
     try:
         compare(expected, actual)
     except Difference as difference:
@@ -111,8 +114,8 @@ def differs(
     return None
 
 
-def assert_same(program: Program, way: Callable[[Program, Unit], Outcome]) -> None:
-    if (difference := differs(program, carpool.coalesce, way)) is not None:
+def assert_same(program: Program, way: Callable[[Program, Opener], Outcome]) -> None:
+    if (difference := differs(program, coalesce, way)) is not None:
         raise difference
 
 
@@ -130,36 +133,24 @@ def test_a_program_does_the_same_with_a_commit(program: Program) -> None:
     assert_same(program, with_a_commit)
 
 
+@settings(profile(100), derandomize=True)
+@given(programs())
+def test_a_program_can_be_read_from_what_is_printed(program: Program) -> None:
+    """A program's repr is that program, so that a failing example can be kept."""
+    assert read(repr(program)) == program
+
+
 # --- that the comparison would see it
 
 
 @contextmanager
-def forgetting_to_flush(using: tuple[str, ...]) -> Iterator[None]:
-    """Hold the rows of `Country` back till the end, whatever asks for them."""
-    held: list[tuple[Any, ...]] = []
-    insert = models.Model._do_insert
-
-    def hold(self: models.Model, *arguments: Any) -> list[Any]:
-        if isinstance(self, Country):
-            held.append((self, *arguments))
-            return []
-        return insert(self, *arguments)
-
-    with plain(using):
-        with mock.patch.object(models.Model, "_do_insert", hold):
-            yield
-        for one, *arguments in held:
-            insert(one, *arguments)
-
-
-@contextmanager
 def saving_twice(using: tuple[str, ...]) -> Iterator[None]:
-    """Send every signal of `Country` that an UPDATE sends after the INSERT."""
+    """Save every `Tag` once more."""
     save = models.Model.save_base
 
     def twice(self: models.Model, *arguments: Any, **options: Any) -> None:
         save(self, *arguments, **options)
-        if isinstance(self, Country):
+        if isinstance(self, Tag):
             save(self)
 
     with plain(using), mock.patch.object(models.Model, "save_base", twice):
@@ -171,18 +162,81 @@ def losing_the_last(using: tuple[str, ...]) -> Iterator[None]:
     """Lose one row."""
     with plain(using):
         yield
-        last = Country.objects.order_by("pk").last()
+        last = Tag.objects.order_by("pk").last()
         if last is not None:
-            Country.objects.filter(pk=last.pk).delete()
+            Tag.objects.filter(pk=last.pk).delete()
 
 
-@pytest.mark.parametrize("unit", [forgetting_to_flush, saving_twice, losing_the_last])
-def test_the_comparison_sees_a_wrong_unit(unit: Unit) -> None:
+@contextmanager
+def with_a_hole_in_the_barrier(using: tuple[str, ...]) -> Iterator[None]:
+    """Let every query of the ORM pass, whatever is queued."""
+    with mock.patch.object(barrier, "touched", return_value=None), coalesce(using):
+        yield
+
+
+@contextmanager
+def with_errors_in_the_wrong_savepoint(using: tuple[str, ...]) -> Iterator[None]:
+    """Don't write the queue when a savepoint is made or released."""
+    flush = Unit.flush
+
+    def late(self: Unit, early: EarlyFlush | None, **options: Any) -> None:
+        if early is None or early.table != "a savepoint":
+            flush(self, early, **options)
+
+    with mock.patch.object(Unit, "flush", late), coalesce(using):
+        yield
+
+
+@contextmanager
+def keeping_what_is_undone(using: tuple[str, ...]) -> Iterator[None]:
+    """Don't drop the queue when a savepoint is undone."""
+    undo = Unit._roll_back_to_savepoint
+
+    def keep(self: Unit, sid: str) -> None:
+        with mock.patch.object(Unit, "discard"):
+            undo(self, sid)
+
+    with mock.patch.object(Unit, "_roll_back_to_savepoint", keep), coalesce(using):
+        yield
+
+
+WRONG = [
+    saving_twice,
+    losing_the_last,
+    with_a_hole_in_the_barrier,
+    with_errors_in_the_wrong_savepoint,
+    keeping_what_is_undone,
+]
+
+
+@pytest.mark.parametrize("unit", WRONG, ids=lambda unit: unit.__name__)
+def test_the_comparison_sees_a_wrong_unit(unit: Opener) -> None:
     """Programs are found that tell a wrong unit of work from a right one, and they are short."""
     program = find(
         programs(),
-        lambda program: differs(program, unit) is not None,
+        lambda program: differs(program, unit) is not None and differs(program, coalesce) is None,
         settings=settings(profile(2000), derandomize=True, phases=[Phase.generate, Phase.shrink]),
     )
 
-    assert len(program.lines) <= 3, program
+    assert len(program.lines) <= 4, program
+
+
+def test_the_programs_give_the_unit_something_to_do() -> None:
+    """Writes are queued, and what must write the queue early does."""
+    total = Figures()
+
+    @contextmanager
+    def counted(using: tuple[str, ...]) -> Iterator[None]:
+        with coalesce(using) as figures:
+            yield
+        total.add(figures)
+
+    @settings(profile(100), derandomize=True)
+    @given(programs())
+    def run_all(program: Program) -> None:
+        within_a_transaction(program, counted)
+
+    run_all()
+
+    assert total.queued > 200
+    assert len({early.table for early in total.early}) > 5

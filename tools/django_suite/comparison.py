@@ -88,10 +88,11 @@ class Comparison:
         return len(self.wrong) + len(self.stale) + len(self.unknown)
 
     def __str__(self) -> str:
-        lines = [
+        first = (
             f"{self.same:,} tests pass in both, {len(self.allowed)} differ as allowed, "
             f"{self.not_compared} can't be compared, since they fail in atomic()"
-        ]
+        )
+        lines = [first]
         lines += [f"DIFFERS: {each.test}\n    {each.outcome.error}" for each in self.wrong]
         lines += [f"NO LONGER DIFFERS, though it is listed: {test}" for test in self.stale]
         lines += [f"LISTED, but no test that passes plain: {test}" for test in self.unknown]

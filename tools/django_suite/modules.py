@@ -8,29 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-EVERYWHERE: Sequence[str] = """
-admin_changelist admin_custom_urls admin_filters admin_inlines admin_ordering admin_utils
-admin_views admin_widgets aggregation aggregation_regress annotations async auth_tests basic
-bulk_create cache composite_pk constraints contenttypes_tests custom_columns custom_lookups
-custom_managers custom_methods custom_pk dates datetimes datatypes db_functions defer defer_regress
-delete delete_regress distinct_on_fields empty expressions expressions_case expressions_window
-extra_regress field_defaults field_subclassing file_uploads filtered_relation fixtures
-fixtures_model_package fixtures_regress flatpages_tests force_insert_update foreign_object
-from_db_value generic_inline_admin generic_relations generic_relations_regress generic_views
-get_earliest_or_latest get_object_or_404 get_or_create inline_formsets known_related_objects lookup
-m2m_and_m2o m2m_intermediary m2m_multiple m2m_recursive m2m_regress m2m_signals m2m_through
-m2m_through_regress m2o_recursive managers_regress many_to_many many_to_one many_to_one_null
-model_fields model_forms model_formsets model_formsets_regress model_inheritance
-model_inheritance_regress model_indexes model_meta model_options model_package model_regress
-model_utils multiple_database mutually_referential nested_foreign_keys null_fk null_fk_ordering
-null_queries one_to_one or_lookups order_with_respect_to ordering pagination permission_tests
-prefetch_related properties proxy_model_inheritance proxy_models queries queryset_pickle raw_query
-redirects_tests reserved_names reverse_lookup save_delete_hooks select_for_update select_related
+EVERYWHERE = """
+absolute_url_overrides admin_changelist admin_custom_urls admin_filters admin_inlines
+admin_ordering admin_utils admin_views admin_widgets aggregation aggregation_regress annotations
+async auth_tests basic bulk_create cache composite_pk constraints contenttypes_tests
+custom_columns custom_lookups custom_managers custom_methods custom_pk datatypes dates datetimes
+db_functions defer defer_regress delete delete_regress distinct_on_fields empty expressions
+expressions_case expressions_window extra_regress field_defaults field_subclassing file_uploads
+filtered_relation fixtures fixtures_model_package fixtures_regress flatpages_tests
+force_insert_update foreign_object forms_tests from_db_value generic_inline_admin
+generic_relations generic_relations_regress generic_views get_earliest_or_latest get_object_or_404
+get_or_create handlers inline_formsets known_related_objects lookup m2m_and_m2o m2m_intermediary
+m2m_multiple m2m_recursive m2m_regress m2m_signals m2m_through m2m_through_regress m2o_recursive
+managers_regress many_to_many many_to_one many_to_one_null max_lengths model_fields model_forms
+model_formsets model_formsets_regress model_indexes model_inheritance model_inheritance_regress
+model_meta model_options model_package model_regress model_utils multiple_database
+mutually_referential nested_foreign_keys null_fk null_fk_ordering null_queries one_to_one
+or_lookups order_with_respect_to ordering pagination prefetch_related properties
+proxy_model_inheritance proxy_models queries queryset_pickle raw_query redirects_tests
+reserved_names reverse_lookup save_delete_hooks select_for_update select_related
 select_related_onetoone select_related_regress serializers sessions_tests signals sitemaps_tests
 sites_framework sites_tests string_lookup swappable_models syndication_tests test_client
-test_client_regress timezones transaction_hooks transactions unmanaged_models update
+test_client_regress test_utils timezones transaction_hooks transactions unmanaged_models update
 update_only_fields validation view_tests xor_lookups
-""".split()
+"""
 
 #: What runs on one database only.
 ONLY_ON: Mapping[str, Sequence[str]] = {"postgres": ["postgres_tests"]}
@@ -38,4 +39,4 @@ ONLY_ON: Mapping[str, Sequence[str]] = {"postgres": ["postgres_tests"]}
 
 def modules_for(database: str) -> list[str]:
     """Return what `runtests.py` is asked to run on this database."""
-    return [*EVERYWHERE, *ONLY_ON.get(database, ())]
+    return [*EVERYWHERE.split(), *ONLY_ON.get(database, ())]

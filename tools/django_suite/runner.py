@@ -17,14 +17,13 @@ from types import TracebackType
 from typing import Any, TypeAlias
 from unittest import mock
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import TestCase, TransactionTestCase
 from django.test.runner import DiscoverRunner
 from django.test.utils import CaptureQueriesContext
 
-import carpool
-from carpool.coalesce import Figures
+from carpool.coalesce import Figures, coalesce
 from carpool.coalesce.unit import unit_of
 from tools.django_suite.results import ERROR, FAILED, PASSED, SKIPPED, Outcome, Results
 
@@ -118,7 +117,7 @@ def block(aliases: Sequence[str], figures: Figures) -> Iterator[None]:
                 stack.enter_context(transaction.atomic(using=alias))
             yield
     elif aliases:
-        with carpool.coalesce(using=aliases) as its_figures:
+        with coalesce(using=aliases) as its_figures:
             yield
         figures.add(its_figures)
     else:
@@ -185,7 +184,8 @@ def databases_of(cls: type[TransactionTestCase]) -> list[str]:
 
 
 def write_what_is_queued(connection: BaseDatabaseWrapper) -> None:
-    """Flush the connection's block, if it is in one."""
-    unit = unit_of(connection)
-    if unit is not None:
+    """Flush the connection's block, if it is in one, and send the savepoints it has put off."""
+    unit = unit_of(connections[connection.alias])
+    if unit is not None and not connection.needs_rollback:
         unit.flush(None)
+        unit._send_savepoints()

@@ -92,6 +92,7 @@ class Unit:
         self.waited = 0.0  # seconds, for SQLite's write lock
         self._savepoints: list[str] = []  # made, but not sent
         self._begin: Any = None  # SQLite's BEGIN, put off
+        self._arrivals: list[tuple[late.LateKey, Any]] = []
         self._late: set[tuple[type[models.Model], str]] = set()
         self._keys: keys.Keys | None = None
         self._writer: writers.Writer | None = None
@@ -610,8 +611,18 @@ class Unit:
 
     def _write(self, tables: dict[str, Table]) -> None:
         assert self._writer is not None
+        self._arrivals.clear()
         for run in in_order(tables):
             self._writer.write(run)
+        if not self.isolates:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give the late keys of what has been written to their instances: it is written for good,
+        while a part of a refused flush is written again, under other keys."""
+        for key, value in self._arrivals:
+            key.arrive(value)
+        self._arrivals.clear()
 
     def _write_isolated(self, tables: dict[str, Table]) -> None:
         """Write all but the rows of the tags to blame, which go into `refused`.
@@ -636,6 +647,7 @@ class Unit:
                 self._write_isolated(_of_tags(tables, part))
         else:
             self._send["_savepoint_commit"](sid)
+            self._hand_out()
             self.written.update(row.tag for table in tables.values() for row in table.rows)
 
     def _refuse(self, tag: Hashable, error: Exception, tables: dict[str, Table]) -> None:
@@ -682,11 +694,12 @@ class Unit:
         for figures in self._figures:
             figures.sent += statements
 
-    def hand_out(self, rows: Sequence[Row], values: Sequence[int]) -> None:
-        """Give late keys to their rows."""
+    def take_keys(self, rows: Sequence[Row], values: Sequence[int]) -> None:
+        """Take in the keys that the database has given to rows."""
         for row, value in zip(rows, values, strict=True):
             assert row.late is not None
-            row.late.arrive(row.shape.converted(value))  # type: ignore[attr-defined]
+            assert isinstance(row.shape, _InsertShape)
+            self._arrivals.append((row.late, row.shape.converted(value)))
 
     def is_plain_table(self, shape: Shape) -> bool:
         """Tell whether COPY may write to it: a table, without row-level security (PostgreSQL)."""

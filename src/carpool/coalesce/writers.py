@@ -70,7 +70,7 @@ class MultiRow:
         if rows[0].late is None:
             self._unit.execute(sql, params)
         else:
-            self._unit.hand_out(rows, self._with_keys(sql, params, rows))
+            self._unit.take_keys(rows, self._with_keys(sql, params, rows))
 
     def _with_keys(self, sql: str, params: list[Any], rows: Sequence[Row]) -> Sequence[int]:
         """Insert, and return the rows' keys.
