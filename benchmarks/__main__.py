@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 from benchmarks import machine, report
 from benchmarks.claims import CLAIMS
 from benchmarks.results import Benchmark, Table
-from benchmarks.workload import CHEAP, CPU, NO_OP, WAIT, WORKLOADS, Workload
+from benchmarks.workload import CHEAP, CPU, NO_OP, SHAPES, WAIT, WORKLOADS, Workload
 
 if TYPE_CHECKING:
     from benchmarks.suite import Suite
 
 COMMANDS: dict[str, tuple[str, int, Sequence[Workload]]] = {
     "create": ("create users in every usual way", 10_000, (CHEAP, CPU, WAIT)),
+    "shapes": ("items that do more than one INSERT", 20_000, SHAPES),
     "overhead": ("what the engine costs an item that does nothing", 200_000, (NO_OP,)),
 }
 
@@ -38,8 +39,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             "--database-url",
             action="append",
             metavar="URL",
-            help="may be repeated; default: SQLite in a temporary file, and (create only) the "
-            "servers that CARPOOL_TEST_POSTGRES_URL and CARPOOL_TEST_MYSQL_URL name",
+            help="may be repeated; default: SQLite in a temporary file, and (not for "
+            "overhead) the servers that CARPOOL_TEST_POSTGRES_URL and CARPOOL_TEST_MYSQL_URL name",
         )
         command.add_argument("--rows", type=positive, default=rows, help=f"default {rows:,}")
         command.add_argument("--rounds", type=positive, default=3, help="default 3")

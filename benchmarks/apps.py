@@ -1,15 +1,15 @@
-"""The Django app, which exists to connect the counters in every process that sets Django up."""
+"""The Django app: it connects the counters and receivers in every process that sets Django up."""
 
 from django.apps import AppConfig
 
 
 class BenchmarksConfig(AppConfig):
-    """Connects the counters where a project connects its receivers: in ``ready()``."""
+    """Connects the counters where a project connects its receivers, and those: in ``ready()``."""
 
     name = "benchmarks"
 
     def ready(self) -> None:
-        """Connect what the environment asks for. See `counters`."""
-        from benchmarks import counters
+        """Connect what the environment asks for (see `counters`), and the shapes' receivers."""
+        from benchmarks import counters, receivers  # noqa: F401
 
         counters.connect()

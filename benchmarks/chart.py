@@ -20,12 +20,14 @@ COLOURS = {
     "reference": "#8c8c8c",
     "pool": "#e69f00",
     "carpool": "#0072b2",
+    "other ORM": "#009e73",
     "no signals": "#d9d9d9",
 }
 MEANINGS = {
     "reference": "a plain loop",
     "pool": "other pools",
-    "carpool": "carpool.run",
+    "carpool": "carpool",
+    "other ORM": "another ORM's unit of work",
     "no signals": "no save(), no signals",
 }
 

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.results import Claim, Table
+from benchmarks.workload import SHAPES
+
+PRODUCTS = ("SQLite", "PostgreSQL", "MariaDB")
 
 #: Processes against the recipe, for items that cost next to nothing.
-RECIPE_RATIO = 1.5
-#: How much of each worker is put to use when the setup needs CPU. SQLite has one writer only.
+RECIPE_RATIOS = {"SQLite": 15.0, "PostgreSQL": 15.0, "MariaDB": 8.0}
+#: The same without coalescing, which is what the pool alone gives.
+RECIPE_RATIO_NOT_COALESCED = 1.5
+#: Processes against bulk_create, which sends no signals.
+BULK_RATIO = 1.0
+#: coalesce() in one process, against the loop in one transaction.
+LOOP_RATIOS = {"SQLite": 2.5, "PostgreSQL": 5.0, "MariaDB": 3.0}
+#: coalesce() in one process, against SQLAlchemy's session.
+SESSION_RATIO = 1.5
+#: How much of each worker is put to use when the setup needs CPU. SQLite, too: its one lock is
+#: taken when a chunk writes, not while it sets up.
 WORKER_SHARE = 0.9
+#: Whatever an item does, coalescing must not make it slower than the loop in one transaction.
+SHAPE_RATIO = 0.9
 #: What the engine may cost an item that does nothing.
 OVERHEAD_MICROSECONDS = 30.0
 
@@ -39,12 +53,17 @@ def find(tables: Iterable[Table], workload: str, product: str) -> Table | None:
     return None
 
 
-def against_recipe(table: Table | None) -> float | None:
-    """Return how many times faster processes are than the recipe."""
+def quotient(table: Table | None, key: str, other: str) -> float | None:
+    """Return how many times faster one row is than another."""
     if table is None:
         return None
-    processes, recipe = table.rate("carpool_processes"), table.rate("recipe")
-    return processes / recipe if processes and recipe else None
+    rate, other_rate = table.rate(key), table.rate(other)
+    return rate / other_rate if rate and other_rate else None
+
+
+def at_least(text: str, ratio: float, measured: float | None) -> Claim:
+    """Put into words that something has to be so many times faster."""
+    return claim(text, f"at least {ratio:g}", measured, "", lambda measured: measured >= ratio)
 
 
 def worker_share(table: Table | None) -> float | None:
@@ -59,27 +78,64 @@ def worker_share(table: Table | None) -> float | None:
 
 def create_claims(tables: Sequence[Table]) -> list[Claim]:
     """Judge a run of the create suite."""
-    against = [
-        claim(
-            f"{product}: processes ÷ recipe, no setup",
-            f"at least {RECIPE_RATIO}",
-            against_recipe(find(tables, "cheap", product)),
-            "",
-            lambda measured: measured >= RECIPE_RATIO,
-        )
-        for product in ("SQLite", "PostgreSQL", "MariaDB")
+    claims = []
+    for product in PRODUCTS:
+        cheap, cpu = find(tables, "cheap", product), find(tables, "cpu", product)
+        claims += [
+            at_least(
+                f"{product}: processes ÷ recipe, no setup",
+                RECIPE_RATIOS[product],
+                quotient(cheap, "carpool_processes", "recipe"),
+            ),
+            at_least(
+                f"{product}: processes ÷ bulk_create without signals, no setup",
+                BULK_RATIO,
+                quotient(cheap, "carpool_processes", "bulk_create"),
+            ),
+            at_least(
+                f"{product}: coalesce() ÷ the loop in one transaction, no setup",
+                LOOP_RATIOS[product],
+                quotient(cheap, "carpool_coalesce", "one_transaction"),
+            ),
+            at_least(
+                f"{product}: coalesce() ÷ SQLAlchemy's session, no setup",
+                SESSION_RATIO,
+                quotient(cheap, "carpool_coalesce", "sqlalchemy_session"),
+            ),
+            at_least(
+                f"{product}: processes, not coalesced ÷ recipe, no setup",
+                RECIPE_RATIO_NOT_COALESCED,
+                quotient(cheap, "carpool_processes_not_coalesced", "recipe"),
+            ),
+            at_least(
+                f"{product}: processes ÷ (workers × inline), 5 ms of CPU",
+                WORKER_SHARE,
+                worker_share(cpu),
+            ),
+        ]
+    return claims
+
+
+def slower_way(table: Table | None) -> float | None:
+    """Return the slower of coalesce() and run() against the loop; None if one has no figure."""
+    ratios = [
+        quotient(table, key, "one_transaction") for key in ("carpool_coalesce", "carpool_processes")
     ]
-    shares = [
-        claim(
-            f"{product}: processes ÷ (workers × inline), 5 ms of CPU",
-            f"at least {WORKER_SHARE}",
-            worker_share(find(tables, "cpu", product)),
-            "",
-            lambda measured: measured >= WORKER_SHARE,
+    known = [ratio for ratio in ratios if ratio is not None]
+    return min(known) if len(known) == len(ratios) else None
+
+
+def shapes_claims(tables: Sequence[Table]) -> list[Claim]:
+    """Judge a run of the shapes suite."""
+    return [
+        at_least(
+            f"{product}, {shape.title}: the slower of coalesce() and processes ÷ the loop",
+            SHAPE_RATIO,
+            slower_way(find(tables, shape.name, product)),
         )
-        for product in ("PostgreSQL", "MariaDB")
+        for product in PRODUCTS
+        for shape in SHAPES
     ]
-    return [*against, *shares]
 
 
 def overhead_claims(tables: Sequence[Table]) -> list[Claim]:
@@ -100,5 +156,6 @@ def overhead_claims(tables: Sequence[Table]) -> list[Claim]:
 
 CLAIMS: dict[str, Callable[[Sequence[Table]], list[Claim]]] = {
     "create": create_claims,
+    "shapes": shapes_claims,
     "overhead": overhead_claims,
 }

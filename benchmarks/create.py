@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import django
 from django.contrib.auth.models import User
@@ -16,7 +16,7 @@ from benchmarks.suite import Suite, Task
 #: Rows in one INSERT of bulk_create. SQLite takes fewer by itself; more gains little elsewhere.
 BATCH_SIZE = 1000
 
-suite = Suite("create", written=User.objects.count)
+suite = Suite("create")
 
 
 @suite.row("plain create() loop", group="reference")
@@ -75,7 +75,9 @@ def mpire_pool(task: Task) -> None:
         pool.map_unordered(task.function, arguments, iterable_len=task.rows)
 
 
-def run_carpool(task: Task, executor: Literal["inline", "threads", "processes"]) -> None:
+def run_carpool(
+    task: Task, executor: Literal["inline", "threads", "processes"], **options: Any
+) -> None:
     """Run the task in the engine; an item that failed is an error here."""
     import carpool
 
@@ -85,13 +87,14 @@ def run_carpool(task: Task, executor: Literal["inline", "threads", "processes"])
         executor=executor,
         workers=None if executor == "inline" else task.workers,
         progress=False,
+        **options,
     )
     report.raise_for_failures()
 
 
 @suite.row("carpool.run, inline", group="carpool", needs=["carpool"])
 def carpool_inline(task: Task) -> None:
-    """Run in chunks, each a transaction, in this process."""
+    """Run in chunks, each a transaction whose writes are coalesced, in this process."""
     run_carpool(task, "inline")
 
 
@@ -105,6 +108,40 @@ def carpool_threads(task: Task) -> None:
 def carpool_processes(task: Task) -> None:
     """Run the chunks in processes."""
     run_carpool(task, "processes")
+
+
+@suite.row(
+    "carpool.run, processes, not coalesced", group="carpool", workers="processes", needs=["carpool"]
+)
+def carpool_processes_not_coalesced(task: Task) -> None:
+    """Run the chunks in processes, each write a statement: what the pool alone gives."""
+    run_carpool(task, "processes", coalesce=False)
+
+
+@suite.row("coalesce(), one process", group="carpool", needs=["carpool"])
+def carpool_coalesce(task: Task) -> None:
+    """Share round trips in one transaction, without the engine."""
+    import carpool
+
+    with carpool.coalesce():
+        plain_loop(task)
+
+
+def prepare_session() -> None:
+    """Import what is large, and connect. Only for rounds of this row: it may not be installed."""
+    from benchmarks import session
+
+    session.prepare()
+
+
+@suite.row(
+    "SQLAlchemy 2's session", group="other ORM", needs=["sqlalchemy"], prepare=prepare_session
+)
+def sqlalchemy_session(task: Task) -> None:
+    """Use the unit of work of another ORM: its objects, its listeners, one commit."""
+    from benchmarks import session
+
+    session.insert(task)
 
 
 def users(task: Task) -> Iterator[User]:

@@ -10,7 +10,15 @@ from typing import Any
 
 from benchmarks.workload import cores
 
-PACKAGES = ("Django", "django-carpool", "psycopg", "mysqlclient", "mpire", "django-pgbulk")
+PACKAGES = (
+    "Django",
+    "django-carpool",
+    "psycopg",
+    "mysqlclient",
+    "mpire",
+    "django-pgbulk",
+    "SQLAlchemy",
+)
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import counters
 from benchmarks.results import Result, Round, Table
-from benchmarks.suite import Row, Suite
+from benchmarks.suite import Row, Suite, is_installed
 from benchmarks.workload import Workload
 
 #: A round that takes longer hangs, as some pools do; the rows are chosen to take seconds.
@@ -77,7 +77,7 @@ def measure(
                 so_far = results[row.key]
                 results[row.key] = replace(so_far, rounds=(*so_far.rounds, measured))
                 note(f"  {rows / measured.seconds:,.0f} rows/s")
-    if suite.written is not None:
+    if workload.writes:
         counted = min(rows, COUNTED_ROWS)
         for row in candidates:
             answer = turn(row, counted, "count of statements", statements=True)
@@ -92,7 +92,7 @@ def measure(
 
 def blank(row: Row, workload: Workload, rows: int) -> Result:
     """Return a row's result before its first round."""
-    missing = row.missing()
+    missing = row.missing() + [name for name in workload.needs if not is_installed(name)]
     return Result(
         key=row.key,
         label=row.label,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from benchmarks.measure import COUNTED_ROWS
 from benchmarks.results import Benchmark, Result, Table
@@ -13,6 +14,8 @@ MISSING = "–"
 def render(benchmark: Benchmark) -> str:
     """Return the whole report."""
     parts = [f"# Benchmark: {benchmark.command}", "", *header(benchmark)]
+    if benchmark.command == "shapes":
+        parts += ["", *render_shapes(benchmark)]
     for table in benchmark.tables:
         parts += ["", *render_table(table)]
     if benchmark.claims:
@@ -53,9 +56,33 @@ def header(benchmark: Benchmark) -> Iterator[str]:
     if not all(table.in_microseconds for table in benchmark.tables):
         yield (
             "Statements: what Django's cursors executed in a run of their own over up to "
-            f"{COUNTED_ROWS:,} items, COPY included, savepoints apart, BEGIN and COMMIT not "
-            "counted."
+            f"{COUNTED_ROWS:,} items, COPY included, executemany() counted once, savepoints "
+            "apart, BEGIN and COMMIT not counted."
         )
+
+
+def render_shapes(benchmark: Benchmark) -> Iterator[str]:
+    """Render all shapes at a glance, a table for each database."""
+    yield "## At a glance"
+    yield ""
+    yield "Rows/s in one transaction, then how many times that; in brackets statements for 1,000."
+    for product in dict.fromkeys(table.database["product"] for table in benchmark.tables):
+        tables = [table for table in benchmark.tables if table.database["product"] == product]
+        labels = dict.fromkeys(result.label for table in tables for result in table.results)
+        yield ""
+        yield from grid(
+            [product, *labels],
+            [[table.title, *map(partial(glance, table), table.results)] for table in tables],
+        )
+
+
+def glance(table: Table, result: Result) -> str:
+    """Return a row's figures for a cell of the table of all shapes."""
+    if result.rate is None:
+        return result.instead
+    first = result is table.results[0]
+    figure = f"{result.rate:,.0f}/s" if first else f"{number(table.ratio(result), '.2f')}×"
+    return f"{figure} ({number(result.statements, ',.4g')})"
 
 
 def render_table(table: Table) -> Iterator[str]:

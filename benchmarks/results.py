@@ -13,7 +13,7 @@ class Round:
     """One timed turn of a row."""
 
     seconds: float
-    signals: int
+    signals: int | None
     peak_kib: int
 
 
@@ -69,9 +69,8 @@ class Result:
     @property
     def signals(self) -> int | None:
         """The signals received in a round; the median, should the rounds differ."""
-        if not self.rounds:
-            return None
-        return round(statistics.median(round_.signals for round_ in self.rounds))
+        counts = [round_.signals for round_ in self.rounds if round_.signals is not None]
+        return round(statistics.median(counts)) if counts else None
 
     @property
     def peak_mib(self) -> float | None:

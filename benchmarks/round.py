@@ -32,34 +32,43 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     import django
 
     django.setup()
+    from django.apps import apps
     from django.db import connection
+    from django.utils.module_loading import import_string
 
-    from benchmarks import counters, database, items
+    from benchmarks import counters, database
     from benchmarks.suite import Suite, Task
     from benchmarks.workload import WORKLOADS
 
     suite: Suite = importlib.import_module(f"benchmarks.{order['suite']}").suite
     workload = WORKLOADS[order["workload"]]
     task = Task(
-        function=getattr(items, workload.function),
-        setup=getattr(items, workload.setup),
-        source=items.items,
+        function=import_string(workload.function),
+        setup=import_string(workload.setup),
+        source=import_string(workload.source),
         rows=order["rows"],
         workers=order["workers"],
     )
     row = suite.rows[order["row"]]
+    for name in row.needs:
+        importlib.import_module(name)
     database.empty(connection)
+    import_string(workload.prepare)()
+    if row.prepare:
+        row.prepare()
     counters.reset_statements()
     start = time.perf_counter()
     row.run(task)
     seconds = time.perf_counter() - start
     statements = counters.read_statements()
-    if suite.written is not None and (written := suite.written()) != task.rows:
-        raise SystemExit(f"wrote {written:,} of {task.rows:,} rows")
+    for label, rows in workload.writes.items():
+        written, wanted = apps.get_model(label)._base_manager.count(), rows * task.rows
+        if written != wanted:
+            raise SystemExit(f"wrote {written:,} of {wanted:,} rows of {label}")
     connection.close()
     return {
         "seconds": seconds,
-        "signals": counters.read_signals(),
+        "signals": counters.read_signals(workload.writes),
         "peak_kib": peak_kib(),
         "statements": statements and statements[0],
         "savepoints": statements and statements[1],

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from benchmarks.workload import Workers
 
-Group = Literal["reference", "pool", "carpool", "no signals"]
+Group = Literal["reference", "pool", "carpool", "other ORM", "no signals"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Row:
     workers: Workers
     needs: tuple[str, ...]
     vendor: str | None
+    prepare: Callable[[], object] | None
 
     def missing(self) -> list[str]:
         """Return the packages that this row needs and that are not installed."""
@@ -55,14 +56,9 @@ def is_installed(name: str) -> bool:
 
 @dataclass
 class Suite:
-    """A named list of rows.
-
-    `written` counts what a run has written, so that no row is fast by losing rows; None where
-    the rows write nothing.
-    """
+    """A named list of rows."""
 
     name: str
-    written: Callable[[], int] | None = None
     rows: dict[str, Row] = field(default_factory=dict)
 
     def row(
@@ -73,17 +69,19 @@ class Suite:
         workers: Workers = None,
         needs: Iterable[str] = (),
         vendor: str | None = None,
+        prepare: Callable[[], object] | None = None,
     ) -> Callable[[Callable[[Task], None]], Callable[[Task], None]]:
         """Add the decorated function as a row. Its name is the row's key.
 
         `workers` is what kind of workers it has ("processes" and "threads" as many as the
         workload says), or their number. `needs` are packages without which it is shown as not
-        installed. `vendor` is the only database it can use; on others it isn't shown.
+        installed. `vendor` is the only database it can use; on others it isn't shown. `prepare` is
+        called before the clock runs, for what Django has behind it by then: imports, a connection.
         """
 
         def add(run: Callable[[Task], None]) -> Callable[[Task], None]:
             self.rows[run.__name__] = Row(
-                run.__name__, label, run, group, workers, tuple(needs), vendor
+                run.__name__, label, run, group, workers, tuple(needs), vendor, prepare
             )
             return run
 

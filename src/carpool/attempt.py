@@ -125,6 +125,7 @@ class Attempt:
         grouping: how many items a savepoint covers; learns from this chunk.
         pack: turns what the function returned into what is sent back; what it raises fails the
             item before anything of it is committed.
+        reserved: keys, by alias, that the chunks before have left; and these for the next.
         owns_connections: this thread exists for the run: a lost connection may be closed.
         interruptible: a KeyboardInterrupt is the user's Ctrl-C, not the function's doing.
     """
@@ -139,6 +140,7 @@ class Attempt:
         observer: Observer,
         grouping: Grouping,
         pack: Callable[[Any], Any] | None = None,
+        reserved: dict[str, Any] | None = None,
         owns_connections: bool = True,
         interruptible: bool = False,
     ) -> None:
@@ -149,6 +151,7 @@ class Attempt:
         self.observer = observer
         self.grouping = grouping
         self.pack = pack
+        self.reserved = {} if reserved is None else reserved
         self.owns_connections = owns_connections
         self.interruptible = interruptible
         self.connections = [connections[alias] for alias in job.using]
@@ -289,8 +292,11 @@ class Attempt:
                 if outer is not None:
                     stack.enter_context(outer.suspended())
                 elif self.job.coalesce:
-                    unit = Unit(connection, isolates=True)
+                    unit = Unit(
+                        connection, isolates=True, reserved=self.reserved.get(connection.alias)
+                    )
                     if unit.has_strategy:
+                        self.reserved[connection.alias] = unit.reserved
                         stack.enter_context(unit.installed())
                         stack.enter_context(unit.counting(self.figures))
                         self.units.append(unit)

@@ -41,6 +41,7 @@ class Worker:
         self.observer = observer or Observer()
         self.pack = pack
         self._grouping = Grouping()
+        self._reserved: dict[str, Any] = {}
 
     def setup(self) -> None:
         """Call the job's ``setup``, if it has one. What it raises stops the run."""
@@ -60,6 +61,7 @@ class Worker:
             observer=self.observer,
             grouping=self._grouping,
             pack=self.pack,
+            reserved=self._reserved,
             owns_connections=self.pool,
             interruptible=not self.pool,
         )

@@ -726,7 +726,15 @@ class CheckConstraints(Line):
     """``connection.check_constraints()``: what is deferred is checked now."""
 
     def run(self, machine: Machine) -> Any:
+        check_constraints()
+
+
+def check_constraints() -> None:
+    """Check what is deferred; where nothing can be, a single table, as all take a second."""
+    if connection.features.can_defer_constraint_checks:
         connection.check_constraints()
+    else:
+        connection.check_constraints([model_of("Town")._meta.db_table])
 
 
 # --- transactions and receivers

@@ -13,13 +13,13 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import DatabaseError, connection, connections, models, transaction
+from django.db import DatabaseError, connections, models, transaction
 from hypothesis import HealthCheck, Phase, find, given, settings
 
 from carpool.coalesce import EarlyFlush, Figures, Unit, barrier, coalesce
 from tests.app.models import Tag
 from tests.coalesce.comparison import Difference, compare
-from tests.coalesce.language import Program, read
+from tests.coalesce.language import Program, check_constraints, read
 from tests.coalesce.machine import Opener, Outcome, run
 from tests.coalesce.strategies import programs
 from tests.snapshot import ALIASES, empty_tables
@@ -73,7 +73,7 @@ def within_a_transaction(program: Program, unit: Opener) -> Outcome:
 def check_deferred(outcome: Outcome) -> None:
     """Ask for what a COMMIT would have checked."""
     try:
-        connection.check_constraints()
+        check_constraints()
     except DatabaseError as error:
         outcome.root.entries.append(("at the commit", type(error).__name__))
 
@@ -90,6 +90,15 @@ def is_in_transaction(alias: str) -> bool:
     return connections[alias].in_atomic_block or bool(getattr(driver, "in_transaction", False))
 
 
+def connect_anew() -> None:
+    """Leave nothing of a program that went wrong to the next one."""
+    for alias in ALIASES:
+        if is_in_transaction(alias):
+            driver: Any = connections[alias].connection
+            driver.close()
+            connections[alias].connect()
+
+
 @contextmanager
 def plain(using: tuple[str, ...]) -> Iterator[None]:
     """Open the transactions that `coalesce` opens, and nothing else."""
@@ -103,10 +112,13 @@ def differs(
     program: Program, unit: Opener, way: Callable[[Program, Opener], Outcome] = within_a_transaction
 ) -> Difference | None:
     """Run a program without a unit of work and with one."""
-    expected = way(program, plain)
-    actual = way(program, unit)
-    for alias in ALIASES:
-        assert not is_in_transaction(alias), f"{alias} is left in a transaction"
+    try:
+        expected = way(program, plain)
+        actual = way(program, unit)
+        left = [alias for alias in ALIASES if is_in_transaction(alias)]
+        assert not left, f"left in a transaction: {left}"
+    finally:
+        connect_anew()
     try:
         compare(expected, actual)
     except Difference as difference:

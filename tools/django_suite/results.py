@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,10 +21,15 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Results:
-    """One run of Django's tests. `queued` and `figures` are what `coalesce()` counted."""
+    """One run of Django's tests.
+
+    `modules`: the seconds that each one's tests took. `queued` and `figures`: what `coalesce()`
+    counted.
+    """
 
     tests: dict[str, Outcome] = field(default_factory=dict)
     seconds: float = 0.0
+    modules: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     queued: int = 0
     figures: str = ""
 

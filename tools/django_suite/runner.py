@@ -44,7 +44,13 @@ class Recorder(unittest.TextTestResult):
 
     def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
         faulthandler.dump_traceback_later(TEST_LIMIT, exit=True)
+        self.began = time.monotonic()
         super().startTest(test)
+
+    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802
+        super().stopTest(test)
+        module = test.id().partition(".")[0]
+        self.results.modules[module] += time.monotonic() - self.began
 
     def addSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802
         super().addSuccess(test)
@@ -187,5 +193,5 @@ def write_what_is_queued(connection: BaseDatabaseWrapper) -> None:
     """Flush the connection's block, if it is in one, and send the savepoints it has put off."""
     unit = unit_of(connections[connection.alias])
     if unit is not None and not connection.needs_rollback:
-        unit.flush(None)
+        unit.write()
         unit._send_savepoints()

@@ -195,11 +195,11 @@ def _rules_out(
         wanted = {_folded(value) for value in values}
         here = {_folded(value) for value in queued}
         return None not in wanted and None not in here and not wanted & here
-    kind = comparable
-    if not all(type(value) is kind for value in values):
+    # A subclass (an enum, psycopg's Int4) is equal to what it is one of.
+    if not all(isinstance(value, comparable) for value in values):
         return False
     return not any(value in queued for value in values) and all(
-        type(value) is kind for value in queued
+        isinstance(value, comparable) for value in queued
     )
 
 

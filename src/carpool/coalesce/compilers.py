@@ -36,19 +36,29 @@ class _Marked(_Compiler):
 class _Insert(_Marked):
     """Queues the row; or executes the INSERT, with the values that pre_save() has already given."""
 
-    known: dict[tuple[int, int], Any] | None = None
+    given: dict[tuple[int, int], Any] | None = None
 
     def execute_sql(self, returning_fields: Any = None) -> Any:
-        returned = self.unit.take(self, returning_fields)
-        if returned is not None:
-            return returned
+        unit, query = self.unit, self.query
+        if unit.given_up is None:
+            returned = unit.take(
+                query.model,
+                query.objs,
+                query.fields,
+                returning_fields,
+                raw=query.raw,
+                on_conflict=query.on_conflict,
+            )
+            if returned is not None:
+                return returned
+        self.given, unit.given_up = unit.given_up, None
         return super().execute_sql(returning_fields)
 
     def pre_save_val(self, field: Any, obj: Any) -> Any:
-        if self.known is not None:
+        if self.given is not None:
             key = id(field), id(obj)
-            if key in self.known:
-                return self.known[key]
+            if key in self.given:
+                return self.given[key]
         return super().pre_save_val(field, obj)  # type: ignore[misc]
 
 

@@ -3,7 +3,8 @@
 PostgreSQL: a block of the sequence's ``nextval()``. SQLite: ``sqlite_sequence`` is moved forward.
 Gaps in a sequence are normal on both. MySQL and MariaDB can't: see `late`.
 
-Blocks grow with what a block of code turns out to need; what is left of one is not kept.
+Blocks grow with what turns out to be needed. What is left at the end is lost, unless it is handed
+to the next unit on the connection.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ BLOCKS = (16, 128, 1024, 4096)
 
 
 class Keys(Protocol):
-    """Gives keys of one connection's tables."""
+    """Gives keys of one connection's tables; outlives the unit that it was made for."""
+
+    def begin(self, unit: Unit) -> None:
+        """Serve this unit from now on."""
 
     def can_reserve(self, table: str, column: str) -> bool:
         """Tell whether there are keys to be had for a table's column."""
@@ -48,11 +52,15 @@ class SequenceKeys:
     be noted. A column GENERATED ALWAYS takes no explicit key; there is none to reserve for it.
     """
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    _unit: Unit
+
+    def __init__(self) -> None:
         self._blocks: dict[str, deque[int]] = {}
         self._with: dict[str, bool] = {}
         self._sizes: dict[str, int] = {}
+
+    def begin(self, unit: Unit) -> None:
+        self._unit = unit
 
     def can_reserve(self, table: str, column: str) -> bool:
         if table not in self._blocks:
@@ -103,11 +111,16 @@ class AutoincrementKeys:
     then one look is enough.
     """
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    _unit: Unit
+
+    def __init__(self) -> None:
         self._ranges: dict[str, _Range] = {}
         self._sizes: dict[str, int] = {}
         self._with: dict[str, bool] = {}
+
+    def begin(self, unit: Unit) -> None:
+        self._unit = unit
+        self.forget()  # what followed from having the write lock
 
     def can_reserve(self, table: str, column: str) -> bool:
         if table not in self._with:

@@ -48,8 +48,35 @@ class Shape:
         self.suffix = connection.ops.on_conflict_suffix_sql(
             list(fields), on_conflict, [], []
         )
+        self.sizes = Sizes(self.fields)
         self.copyable: bool | None = None  # not known yet
         self.placeholders = "(" + ", ".join(["%s"] * len(fields)) + ")"
+
+
+_UNBOUNDED = ("TextField", "BinaryField", "JSONField")
+
+
+class Sizes:
+    """About how many bytes a row takes in memory and on its way; what is short isn't measured."""
+
+    def __init__(self, fields: list[Field]) -> None:
+        self._constant = 100 + 32 * len(fields)
+        self._unbounded = [
+            number
+            for number, field in enumerate(fields)
+            if field.get_internal_type() in _UNBOUNDED
+            or (field.max_length or 0) > 255
+            or not type(field).__module__.startswith("django.db.models.")
+        ]
+
+    def of(self, values: list[Any]) -> int:
+        """Return a row's size."""
+        size = self._constant
+        for number in self._unbounded:
+            value = values[number]
+            if value is not None:
+                size += len(value) if isinstance(value, (str, bytes)) else 256
+        return size
 
 
 class Row:
@@ -164,9 +191,3 @@ def _runs(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield run
 
 
-def size_of(values: Iterable[Any]) -> int:
-    """Return about how many bytes a row takes."""
-    size = 64
-    for value in values:
-        size += len(value) + 24 if isinstance(value, (str, bytes)) else 24
-    return size

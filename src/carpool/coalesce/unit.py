@@ -40,10 +40,11 @@ from django.db.models.expressions import Col, CombinedExpression, Value
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.constants import ROW_COUNT
 
-from carpool.coalesce import barrier, keys, late, writers
+from carpool.coalesce import barrier, keys, late, shortcut, writers
 from carpool.coalesce.compilers import Compilers
 from carpool.coalesce.figures import EarlyFlush, Figures, place
-from carpool.coalesce.rows import Row, Shape, Table, in_order, size_of
+from carpool.coalesce.rows import Row, Shape, Table, in_order
+from carpool.coalesce.values import reader_of
 from carpool.errors import trouble_of
 
 MOST_ROWS = 5000
@@ -69,19 +70,27 @@ class Unit:
 
     Between `installed` and its end, what is queued belongs to the connection's open transaction.
     `tag` names whose the rows are that are queued now, for one who wants to drop them (`drop`) or
-    to know whose a refused row was (`refused`, with ``isolates``).
+    to know whose a refused row was (`refused`, with ``isolates``). ``reserved``: what an earlier
+    unit on this connection has left.
     """
 
-    def __init__(self, connection: BaseDatabaseWrapper, *, isolates: bool = False) -> None:
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        *,
+        isolates: bool = False,
+        reserved: keys.Keys | None = None,
+    ) -> None:
         self.connection = connection
         self.isolates = isolates
+        self.given_up: dict[tuple[int, int], Any] | None = None
         self.statement: Any = None  # the compiler whose statement is being executed
         self.tag: Hashable = None
         self.written: set[Hashable] = set()  # tags with rows in the database, or SQL of their own
         self.refused: dict[Hashable, Exception] = {}
         self.auto_increment: int | None = None
         self._figures: list[Figures] = []
-        self._shapes: dict[tuple[Any, ...], Shape | None] = {}
+        self._shapes: dict[Any, list[tuple[Any, Any, Any, _InsertShape | None]]] = {}
         self._tables: dict[str, Table] = {}
         self._mixed: set[str] = set()  # tables with queued rows whose keys were not reserved
         self._rows = 0
@@ -101,14 +110,21 @@ class Unit:
         if vendor == "sqlite":
             self._writer = writers.ExecuteMany(self)
             if can_return:  # SQLite 3.35 has RETURNING
-                self._keys = keys.AutoincrementKeys(self)
+                self._keys = reserved or keys.AutoincrementKeys()
         elif vendor == "postgresql":
-            self._keys = keys.SequenceKeys(self)
+            self._keys = reserved or keys.SequenceKeys()
             is_psycopg3 = connection.Database.__name__ == "psycopg"  # type: ignore[attr-defined]
             self._writer = writers.Copy(self) if is_psycopg3 else writers.MultiRow(self)
         elif vendor == "mysql":
             self._writer = writers.MultiRow(self)
+        if self._keys is not None:
+            self._keys.begin(self)
         self.keys_are_late = vendor == "mysql"
+
+    @property
+    def reserved(self) -> keys.Keys | None:
+        """The keys that are left, for the next unit on this connection."""
+        return self._keys
 
     @property
     def has_strategy(self) -> bool:
@@ -147,10 +163,12 @@ class Unit:
         for thing, name, hook in hooks:
             setattr(thing, name, hook)
         _units[connection] = self
+        shortcut.install()
         try:
             with connection.execute_wrapper(self):
                 yield
         finally:
+            shortcut.remove()
             self.discard()
             del _units[connection]
             for thing, name, value in before:
@@ -183,98 +201,134 @@ class Unit:
 
     # Into the queue.
 
-    def take(self, compiler: Any, returning: Any) -> list[Any] | None:
+    def take(
+        self,
+        model: type[models.Model],
+        objs: Sequence[models.Model],
+        fields: Sequence[Any],
+        returning: Sequence[Any] | None,
+        *,
+        raw: bool = False,
+        on_conflict: Any = None,
+    ) -> list[Any] | None:
         """Queue the rows of an INSERT; return what it returns, or None if it must be executed.
 
-        Args:
-            compiler: an `_Insert`.
-            returning: the fields whose values Django wants back.
+        The arguments are those of Django's INSERT query. ``returning``: the fields whose values
+        are wanted back. After None, `given_up` has the values that must not be asked for again.
         """
-        query = compiler.query
-        if self._suspended or not self.has_strategy or len(query.objs) > SMALL_BULK:
+        if self._suspended or not self.has_strategy or len(objs) > SMALL_BULK:
             return None
-        shape = self._shape(query, returning)
+        shape = self._shape(model, fields, returning or [], on_conflict)
         if shape is None:
             return None
-        self.connection.validate_no_broken_transaction()
+        connection = self.connection
+        if connection.needs_rollback:
+            connection.validate_no_broken_transaction()
         prepared = []
-        compiler.known = known = {}
-        raw = query.raw
-        for obj in query.objs:
-            values = []
-            for field in query.fields:
-                value = getattr(obj, field.attname) if raw else field.pre_save(obj, add=True)
-                known[id(field), id(obj)] = value
-                if hasattr(value, "resolve_expression"):
-                    return self._executed(compiler, query, shape)
-                value = field.get_db_prep_save(value, connection=self.connection)
-                if value is None and not field.null:
-                    return self._executed(compiler, query, shape)  # an error at its place
-                if hasattr(value, "as_sql"):
-                    return self._executed(compiler, query, shape)
-                values.append(value)
+        given: dict[tuple[int, int], Any] = {}
+        for obj in objs:
+            values = self._values(shape, obj, raw, given)
+            if values is None:
+                self.given_up = given
+                return None
             prepared.append(values)
-        returned = [self._enter(shape, obj, v) for obj, v in zip(query.objs, prepared, strict=True)]
-        self._count_queued()
+        returned = [self._enter(shape, obj, v) for obj, v in zip(objs, prepared, strict=True)]
+        for figures in self._figures:
+            figures.queued += 1
         if self._rows >= MOST_ROWS or self._bytes >= MOST_BYTES:
             self.flush(EarlyFlush("the queue's limit", place()))
         return returned if returning else []
 
-    def _executed(self, compiler: Any, query: Any, shape: _InsertShape) -> None:
-        """Give up on a row whose values were already asked for: the compiler has them."""
-        for obj in query.objs:
-            for field in query.fields:
-                if (id(field), id(obj)) not in compiler.known:
-                    compiler.known[id(field), id(obj)] = (
-                        getattr(obj, field.attname)
-                        if query.raw
-                        else field.pre_save(obj, add=True)
-                    )
+    def _values(
+        self, shape: _InsertShape, obj: models.Model, raw: bool, given: dict[tuple[int, int], Any]
+    ) -> list[Any] | None:
+        """Return an object's prepared values; None if there is one that can't be queued.
 
-    def _shape(self, query: Any, returning: Any) -> _InsertShape | None:
-        key = (
-            query.model,
-            tuple(map(id, query.fields)),
-            query.on_conflict,
-            tuple(map(id, returning or ())),
-        )
-        try:
-            return self._shapes[key]  # type: ignore[return-value]
-        except KeyError:
-            shape = self._shapes[key] = self._new_shape(query, returning or ())
-            return shape
+        What its fields' own pre_save() gave is in ``given`` then: a file is stored once, and a
+        time taken once.
+        """
+        data = obj.__dict__
+        values: list[Any] = []
+        queueable = True
+        for field, attname, pre_save, plain, quick in shape.readers:
+            if pre_save is None or raw:
+                try:
+                    value = data[attname]
+                except KeyError:  # deferred
+                    value = getattr(obj, attname)
+            else:
+                value = given[id(field), id(obj)] = pre_save(obj, add=True)
+            if value.__class__ is not plain and queueable:
+                ready = quick(value) if quick is not None else None
+                if ready is not None:
+                    value = ready
+                elif value is None and quick is not None:
+                    queueable = field.null  # without a value, the error is raised at its place
+                elif hasattr(value, "resolve_expression"):
+                    queueable = False
+                else:
+                    value = field.get_db_prep_save(value, connection=self.connection)
+                    if hasattr(value, "as_sql") or (value is None and not field.null):
+                        queueable = False
+            values.append(value)
+        return values if queueable else None
 
-    def _new_shape(self, query: Any, returning: Sequence[Any]) -> _InsertShape | None:
-        meta = query.get_meta()
+    def _shape(
+        self,
+        model: type[models.Model],
+        fields: Sequence[Any],
+        returning: Sequence[Any],
+        on_conflict: Any,
+    ) -> _InsertShape | None:
+        known = self._shapes.setdefault(model, [])
+        for its_fields, its_returning, its_conflict, shape in known:
+            if (
+                its_fields == fields
+                and its_returning == returning
+                and its_conflict is on_conflict
+            ):
+                return shape
+        shape = self._new_shape(model, fields, returning, on_conflict)
+        known.append((list(fields), list(returning), on_conflict, shape))
+        return shape
+
+    def _new_shape(
+        self,
+        model: type[models.Model],
+        all_fields: Sequence[Any],
+        returning: Sequence[Any],
+        conflict: Any,
+    ) -> _InsertShape | None:
+        meta = model._meta
         auto = meta.auto_field
-        conflict = query.on_conflict
         if conflict is not None and conflict.name != "IGNORE":
             return None
         if not meta.managed or meta.db_table.startswith('"'):
             return None
-        if any(hasattr(f, "get_placeholder") or hasattr(f, "get_placeholder_sql")
-               for f in query.fields):
+        if any(
+            hasattr(f, "get_placeholder") or hasattr(f, "get_placeholder_sql") for f in all_fields
+        ):
             return None
         if any(field is not auto for field in returning):
             return None
-        fields = list(query.fields)
+        fields = list(all_fields)
         wanted = bool(returning) and auto not in fields
         if wanted and conflict is not None:
             return None
         if wanted and self.keys_are_late:
             if not fields:
                 return None
-            return _InsertShape(self.connection, meta.model, fields, conflict, late=auto)
+            return _InsertShape(self.connection, model, fields, conflict, late=auto)
         if wanted:
             if self._keys is None or not self._keys.can_reserve(meta.db_table, auto.column):
                 return None
             return _InsertShape(
-                self.connection, meta.model, [*fields, auto], conflict, reserve=auto
+                self.connection, model, [*fields, auto], conflict, reserve=auto
             )
         if not fields:
             return None
         given = auto if auto in fields and returning else None
-        return _InsertShape(self.connection, meta.model, fields, conflict, given=given)
+        return _InsertShape(self.connection, model, fields, conflict, given=given)
 
     def _enter(self, shape: _InsertShape, obj: Any, values: list[Any]) -> tuple[Any, ...] | None:
         """Queue one row; return what RETURNING would."""
@@ -304,7 +358,7 @@ class Unit:
             table = self._tables[name] = Table()
         table.append(Row(next(self._numbers), shape, values, self.tag, waiting))
         self._rows += 1
-        self._bytes += size_of(values)
+        self._bytes += shape.sizes.of(values)
         return returned
 
     def _hide_late_keys_of(self, field: Any) -> None:
@@ -343,7 +397,8 @@ class Unit:
             self._tables[row.shape.table].change(row, number, new)
             if row.tag != self.tag:  # whoever drops one of them must not keep half of the other
                 self.written.update((row.tag, self.tag))
-        self._count_queued()
+        for figures in self._figures:
+            figures.queued += 1
         return len(rows)
 
     def _asked_rows(self, query: Any, table: Table) -> list[Row] | None:
@@ -393,10 +448,6 @@ class Unit:
             value = value.prepare_database_save(field)
         value = field.get_db_prep_save(value, connection=self.connection)
         return _MISSING if hasattr(value, "as_sql") else value
-
-    def _count_queued(self) -> None:
-        for figures in self._figures:
-            figures.queued += 1
 
     # The barrier.
 
@@ -548,7 +599,7 @@ class Unit:
                 if row.tag != tag:
                     kept.append(row)
                     self._rows += 1
-                    self._bytes += size_of(row.values)
+                    self._bytes += row.shape.sizes.of(row.values)
                 elif row.late is not None:
                     row.late.arrive(None)
             if kept.rows:
@@ -733,6 +784,7 @@ class _InsertShape(Shape):
         given: Any = None,
     ) -> None:
         super().__init__(connection, model, fields, on_conflict)
+        self.readers = [reader_of(f, connection) for f in fields if f is not reserve]
         self.reserve = reserve
         self.late = late
         self.given = given

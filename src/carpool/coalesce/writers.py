@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from carpool.coalesce.rows import Row, Shape, size_of
+from carpool.coalesce.rows import Row, Shape
 
 if TYPE_CHECKING:
     from carpool.coalesce.unit import Unit
@@ -149,9 +149,9 @@ def parts(rows: Sequence[Row], connection: BaseDatabaseWrapper) -> list[Sequence
     found: list[Sequence[Row]] = []
     start = size = 0
     for number, row in enumerate(rows):
-        size += size_of(row.values)
+        size += row.shape.sizes.of(row.values)
         if number > start and (number - start >= most or size > LARGEST_STATEMENT):
             found.append(rows[start:number])
-            start, size = number, size_of(row.values)
+            start, size = number, row.shape.sizes.of(row.values)
     found.append(rows[start:])
     return found
