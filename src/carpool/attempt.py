@@ -315,7 +315,8 @@ class Attempt:
             # A COMMIT that fails on one alias is too late if another's has succeeded.
             early = self.grouping.checks_early or len(self.own) > 1
             if early and deferred.can_check(connection):
-                check = deferred.check_for(connection)
+                lowest = next((u.lowest for u in self.units if u.connection is connection), None)
+                check = deferred.check_for(connection, {} if lowest is None else lowest)
                 probing.enter_context(connection.execute_wrapper(check.watch))
                 self.checks.append(check)
 
@@ -394,6 +395,7 @@ class Attempt:
                 for unit in self.units:
                     unit.written.clear()
                     unit.refused.clear()
+                    unit.lowest.clear()
                 for position, item in self.items.load(group):
                     self._run_item(position, item)
                     self.observer.idle()  # the next may have to be loaded first

@@ -38,12 +38,16 @@ def can_check(connection: BaseDatabaseWrapper) -> bool:
     return connection.features.can_defer_constraint_checks
 
 
-def check_for(connection: BaseDatabaseWrapper) -> DeferredCheck:
-    """Return the check for a connection; `can_check` must be true of it."""
+def check_for(connection: BaseDatabaseWrapper, lowest: dict[str, int]) -> DeferredCheck:
+    """Return the check for a connection; `can_check` must be true of it.
+
+    ``lowest``: by table, the lowest key that a row written since `begin_group` has, where rows
+    may have keys that were reserved long before.
+    """
     # True where there is SET CONSTRAINTS, which Django's check_constraints() then is.
     if connection.features.supports_deferrable_unique_constraints:
         return SetConstraints(connection)
-    return NewRows(connection)
+    return NewRows(connection, lowest)
 
 
 class SetConstraints:
@@ -79,13 +83,14 @@ class NewRows:
     SQLite can neither check early nor say how many violations it has counted, and its
     ``PRAGMA foreign_key_check`` reads whole tables. But a chunk has the write lock, so the rows
     inserted since a moment are those with a higher rowid than there was at that moment
-    (https://www.sqlite.org/autoinc.html).
+    (https://www.sqlite.org/autoinc.html); or with a key that was reserved before.
     """
 
     _insert = re.compile(r'\s*INSERT\s+(?:OR\s+\w+\s+)?INTO\s+"([^"]+)"', re.IGNORECASE)
 
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, lowest: dict[str, int]) -> None:
         self._connection = connection
+        self._lowest = lowest
         self._highest: dict[str, int] = {}  # by table, at the group's beginning
         self._checks: dict[str, list[str]] = {}
 
@@ -103,6 +108,7 @@ class NewRows:
 
     def end_group(self) -> None:
         for table, highest in self._highest.items():
+            highest = min(highest, self._lowest.get(table, highest + 1) - 1)
             for sql in self._checks_of(table):
                 if self._ask(sql, [highest]):
                     raise IntegrityError("FOREIGN KEY constraint failed")  # SQLite's own words

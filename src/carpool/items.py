@@ -35,7 +35,8 @@ def local_items(queryset: QuerySet[Any] | None, chunk: Chunk) -> Items:
     """Return a chunk's items for a worker of this process."""
     if queryset is not None:
         return RowItems(queryset, chunk.items)
-    return LocalItems(chunk.items, chunk.payloads)
+    used = set(range(len(chunk))) if chunk.again else set()
+    return LocalItems(chunk.items, chunk.payloads, used)
 
 
 def sent_items(queryset: QuerySet[Any] | None, payloads: Sequence[bytes | None]) -> Items:

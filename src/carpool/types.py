@@ -84,6 +84,7 @@ class Chunk:
     pickled (executors in the same process use the item itself then).
 
     ``local``: read for an executor in the same process, so the payloads won't do for another.
+    ``again``: part of one that has run, so a function may have changed the items.
     """
 
     number: int
@@ -91,6 +92,7 @@ class Chunk:
     items: Sequence[Any]
     payloads: Sequence[bytes | None]
     local: bool = False
+    again: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -103,6 +105,7 @@ class Chunk:
             [self.items[p] for p in positions],
             [self.payloads[p] for p in positions],
             self.local,
+            again=True,
         )
 
 

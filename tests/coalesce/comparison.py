@@ -7,7 +7,8 @@ What may differ is said here, and nowhere else:
 - when a database error is raised. It may come later, by the end of the innermost savepoint around
   it. What the plain run saw before its error the other must have seen too; what came after, in
   the lines between the cause and the error, is undone in any case. There another error may come
-  first, of the program's own or for another row.
+  first, of the program's own or for another row; or none, if the program has rolled back the block
+  by then without one.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Comparison:
     def same_refusal(self, where: str, plain: Block, other: Block) -> None:
         if plain.how == "joined":
             return  # It has no savepoint: the block around it gets the error.
-        if not other.error:
+        if not other.is_rolled_back:
             raise Difference(f"{where} ended in {plain.error}, coalesced in nothing")
         if other.is_database_error and other.error not in REFUSALS | {plain.error}:
             raise Difference(f"{where} ended in {plain.error}, coalesced in {other.error}")

@@ -589,7 +589,7 @@ def block(scene: Scene) -> Line:
         ending = "raise"
     if ending != "normal":
         scene.made = made
-    return Atomic(body, how, ending, catches=not scene.once_in(8))
+    return Atomic(body, how, ending, catches=ending == "rollback" or not scene.once_in(8))
 
 
 def on_commit(scene: Scene) -> Line:

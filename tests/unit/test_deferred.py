@@ -24,7 +24,7 @@ NOBODY = 999_999_999
 @pytest.fixture
 def check() -> Iterator[NewRows]:
     """A check in a transaction that is rolled back in the end."""
-    check = NewRows(connections["default"])
+    check = NewRows(connections["default"], {})
     with transaction.atomic():
         with connection.execute_wrapper(check.watch):
             check.begin_group()
@@ -143,8 +143,8 @@ def test_the_check_is_chosen_by_what_the_database_can(monkeypatch: pytest.Monkey
     """SET CONSTRAINTS where there is one, SQLite's way where constraints are put off, or none."""
     wrapper = connections["default"]
     assert deferred.can_check(wrapper)
-    assert isinstance(deferred.check_for(wrapper), NewRows)
+    assert isinstance(deferred.check_for(wrapper, {}), NewRows)
     monkeypatch.setattr(wrapper.features, "supports_deferrable_unique_constraints", True)
-    assert isinstance(deferred.check_for(wrapper), SetConstraints)
+    assert isinstance(deferred.check_for(wrapper, {}), SetConstraints)
     monkeypatch.setattr(wrapper.features, "can_defer_constraint_checks", False)
     assert not deferred.can_check(wrapper)

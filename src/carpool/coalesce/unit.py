@@ -88,6 +88,7 @@ class Unit:
         self.tag: Hashable = None
         self.written: set[Hashable] = set()  # tags with rows in the database, or SQL of their own
         self.refused: dict[Hashable, Exception] = {}
+        self.lowest: dict[str, int] = {}  # by table, the lowest reserved key that was written
         self.auto_increment: int | None = None
         self._figures: list[Figures] = []
         self._shapes: dict[Any, list[tuple[Any, Any, Any, _InsertShape | None]]] = {}
@@ -665,6 +666,10 @@ class Unit:
         self._arrivals.clear()
         for run in in_order(tables):
             self._writer.write(run)
+            shape = run[0].shape
+            if isinstance(shape, _InsertShape) and shape.reserve is not None:
+                key = run[0].values[-1]  # they rise
+                self.lowest[shape.table] = min(key, self.lowest.get(shape.table, key))
         if not self.isolates:
             self._hand_out()
 
