@@ -5,7 +5,7 @@
 Importable before ``django.setup()``.
 """
 
-from carpool.coalesce import coalesce
+from carpool.coalescing import coalesce
 from carpool.exceptions import (
     CarpoolError,
     ConfigurationError,

@@ -32,7 +32,7 @@ from typing import Any
 from django.db import IntegrityError, connections, transaction
 
 from carpool import databases, deferred
-from carpool.coalesce import Figures, Unit, unit_of
+from carpool.coalescing import Figures, Unit, unit_of
 from carpool.errors import Trouble, describe, trouble_of
 from carpool.exceptions import TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from carpool.coalesce.figures import Figures
+from carpool.coalescing.figures import Figures
 from carpool.exceptions import ItemsFailed
 from carpool.types import Failure
 

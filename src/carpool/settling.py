@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from carpool.coalesce.figures import Figures
+from carpool.coalescing.figures import Figures
 from carpool.exceptions import NotRun, OutcomeUnknown, RunFailed
 from carpool.executors.base import Event, Lost, Phase
 from carpool.functions import loads

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from carpool.coalesce.figures import Figures
+    from carpool.coalescing.figures import Figures
 
 Stage = Literal["item", "function", "commit", "on_commit", "worker", "unknown", "run"]
 """Where an item failed.

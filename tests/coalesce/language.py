@@ -578,8 +578,8 @@ def in_bulk(rows: models.QuerySet[Any]) -> Any:
 
 def by_raw(rows: models.QuerySet[Any]) -> Any:
     meta = rows.model._meta
-    if meta.parents:
-        return "inherited"
+    if meta.parents or len(meta.pk_fields) > 1:
+        return "not by a plain SELECT"
     quote = connection.ops.quote_name
     order = ", ".join(quote(str(f.column)) for f in meta.pk_fields)
     sql = f"SELECT * FROM {quote(meta.db_table)} ORDER BY {order}"

@@ -462,7 +462,7 @@ def about_one(scene: Scene) -> Line:
         return Look(name)
     if kind == 2:
         return Refresh(name, scene.choose([None, tuple(list(COLUMNS[model])[:1])]))
-    if kind == 3:
+    if kind == 3 and model != "Parcel":  # its key is not a number, to a validator
         return Clean(name, scene.choose(["full_clean", "validate_unique"]))
     if kind == 4:
         return Equal(name, scene.name(model))

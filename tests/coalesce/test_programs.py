@@ -16,7 +16,7 @@ import pytest
 from django.db import DatabaseError, connections, models, transaction
 from hypothesis import HealthCheck, Phase, find, given, settings
 
-from carpool.coalesce import EarlyFlush, Figures, Unit, barrier, coalesce
+from carpool.coalescing import EarlyFlush, Figures, Unit, barrier, coalesce
 from tests.app.models import Tag
 from tests.coalesce.comparison import Difference, compare
 from tests.coalesce.language import Program, check_constraints, read

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from carpool.coalesce import coalesce
+from carpool.coalescing import coalesce
 from tests.app.functions import committing
 from tests.app.receivers import Recorded
 from tests.integration.cases import CASES, Case, start_afresh

@@ -86,7 +86,10 @@ class Run:
         if not self.path.exists():
             end = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
             raise RunError(f"{self.database}, {self.block}: ended without results\n{end}")
-        return Results.read(self.path)
+        results = Results.read(self.path)
+        if self.block == "coalesced" and not results.queued:
+            raise RunError(f"{self.database}: coalesce() has queued nothing, so nothing was tested")
+        return results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

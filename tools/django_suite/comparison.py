@@ -34,6 +34,11 @@ def not_raised(error: str) -> bool:
     return re.match(r"AssertionError: (Integrity|Data|Database)Error not raised", error) is not None
 
 
+#: Tests that assert a time. They pass or fail as they like on a busy machine.
+TIMED = frozenset(
+    {"serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance"}
+)
+
 KINDS: Mapping[str, Callable[[str], bool]] = {
     "queries": fewer_queries,
     "late_error": not_raised,
@@ -127,14 +132,15 @@ def compare(
         for entry in allowed
         if entry.databases is None or database in entry.databases
     }
-    found = list(differences(plain, coalesced))
+    passed = [test for test, outcome in plain.tests.items() if outcome.status == PASSED]
+    passed = [test for test in passed if test not in TIMED]
+    found = list(differences(passed, coalesced))
     explained = {
         difference
         for difference in found
         if (entry := entries.get(difference.test)) and entry.explains(difference.outcome.error)
     }
     different = {difference.test for difference in found}
-    passed = {test for test, outcome in plain.tests.items() if outcome.status == PASSED}
     return Comparison(
         same=len(passed) - len(found),
         allowed=[difference for difference in found if difference in explained],
@@ -145,11 +151,9 @@ def compare(
     )
 
 
-def differences(plain: Results, coalesced: Results) -> Iterator[Difference]:
-    """Yield the tests that pass plain and not coalesced."""
-    for test, outcome in plain.tests.items():
-        if outcome.status != PASSED:
-            continue
+def differences(passed: Sequence[str], coalesced: Results) -> Iterator[Difference]:
+    """Yield which of the tests that pass plain don't pass coalesced."""
+    for test in passed:
         other = coalesced.tests.get(test)
         if other is None:
             # unittest names the failure of a class for the class.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ class Results:
 
     tests: dict[str, Outcome] = field(default_factory=dict)
     seconds: float = 0.0
-    modules: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    modules: dict[str, float] = field(default_factory=dict)
     queued: int = 0
     figures: str = ""
 

@@ -23,8 +23,8 @@ from django.test import TestCase, TransactionTestCase
 from django.test.runner import DiscoverRunner
 from django.test.utils import CaptureQueriesContext
 
-from carpool.coalesce import Figures, coalesce
-from carpool.coalesce.unit import unit_of
+from carpool.coalescing import Figures, coalesce
+from carpool.coalescing.unit import unit_of
 from tools.django_suite.results import ERROR, FAILED, PASSED, SKIPPED, Outcome, Results
 
 #: Seconds that a test may take before it counts as hanging, which ends the run with all stacks.
@@ -49,8 +49,8 @@ class Recorder(unittest.TextTestResult):
 
     def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802
         super().stopTest(test)
-        module = test.id().partition(".")[0]
-        self.results.modules[module] += time.monotonic() - self.began
+        module, seconds = test.id().partition(".")[0], self.results.modules
+        seconds[module] = seconds.get(module, 0.0) + time.monotonic() - self.began
 
     def addSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802
         super().addSuccess(test)

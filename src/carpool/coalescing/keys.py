@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from django.db import DatabaseError
 
 if TYPE_CHECKING:
-    from carpool.coalesce.unit import Unit
+    from carpool.coalescing.unit import Unit
 
 BLOCKS = (16, 128, 1024, 4096)
 """Keys reserved at a time: the first is small, for a block that makes a few rows."""

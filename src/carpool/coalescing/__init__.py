@@ -28,8 +28,8 @@ see a queued row; `keys` and `late` give the instance its key; `writers` send th
 This package knows nothing of chunks, workers or progress.
 """
 
-from carpool.coalesce.block import Coalesce, coalesce
-from carpool.coalesce.figures import EarlyFlush, Figures
-from carpool.coalesce.unit import Unit, unit_of
+from carpool.coalescing.block import Coalesce, coalesce
+from carpool.coalescing.figures import EarlyFlush, Figures
+from carpool.coalescing.unit import Unit, unit_of
 
 __all__ = ["Coalesce", "EarlyFlush", "Figures", "Unit", "coalesce", "unit_of"]

@@ -27,7 +27,7 @@ from django.db.models.lookups import Exact, In, IntegerFieldExact
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.where import WhereNode
 
-from carpool.coalesce.rows import Field, Table, targets
+from carpool.coalescing.rows import Field, Table, targets
 
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _NAME = re.compile(r'"([^"]+)"|`([^`]+)`|(\w+)')

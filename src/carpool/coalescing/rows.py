@@ -9,7 +9,7 @@ from typing import Any
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from carpool.coalesce.late import LateKey
+from carpool.coalescing.late import LateKey
 
 Field = Any  # models.Field can only be parametrised for a type checker
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from carpool.coalesce.rows import Row, Shape
+from carpool.coalescing.rows import Row, Shape
 
 if TYPE_CHECKING:
-    from carpool.coalesce.unit import Unit
+    from carpool.coalescing.unit import Unit
 
 LARGEST_STATEMENT = 512 * 1024
 """Bytes of values in one statement, about. MySQL's max_allowed_packet is 16 MiB by default, but

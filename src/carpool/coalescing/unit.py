@@ -40,11 +40,11 @@ from django.db.models.expressions import Col, CombinedExpression, Value
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.constants import ROW_COUNT
 
-from carpool.coalesce import barrier, keys, late, shortcut, writers
-from carpool.coalesce.compilers import Compilers
-from carpool.coalesce.figures import EarlyFlush, Figures, place
-from carpool.coalesce.rows import Row, Shape, Table, in_order
-from carpool.coalesce.values import reader_of
+from carpool.coalescing import barrier, keys, late, shortcut, writers
+from carpool.coalescing.compilers import Compilers
+from carpool.coalescing.figures import EarlyFlush, Figures, place
+from carpool.coalescing.rows import Row, Shape, Table, in_order
+from carpool.coalescing.values import reader_of
 from carpool.errors import trouble_of
 
 MOST_ROWS = 5000
@@ -850,9 +850,11 @@ def _sum(value: Any, field: Any, row: Row, number: int) -> Any:
     left, right = value.lhs, value.rhs
     if type(left) is not Col or type(right) is not Value or type(right.value) is not int:
         return _MISSING
-    if left.target.column != field.column or type(row.values[number]) is not int:
+    before = row.values[number]
+    if left.target.column != field.column or not isinstance(before, int):
         return _MISSING
-    return row.values[number] + (right.value if value.connector == "+" else -right.value)
+    # psycopg's Int4 and the like are ints, and their sum is not one of them
+    return int(before) + (right.value if value.connector == "+" else -right.value)
 
 
 # Cursors.

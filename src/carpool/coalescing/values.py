@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from carpool.coalesce.rows import Field
+from carpool.coalescing.rows import Field
 
 _PLAIN: dict[str, type] = {
     **dict.fromkeys(("CharField", "TextField", "SlugField"), str),

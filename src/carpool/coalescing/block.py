@@ -12,8 +12,8 @@ from typing import Any, Self, overload
 
 from django.db import connections, transaction
 
-from carpool.coalesce.figures import Figures
-from carpool.coalesce.unit import Unit, unit_of
+from carpool.coalescing.figures import Figures
+from carpool.coalescing.unit import Unit, unit_of
 from carpool.exceptions import ConfigurationError
 
 _warned: set[str] = set()

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connections, models
 
-from carpool.coalesce import unit
+from carpool.coalescing import unit
 
 _lock = threading.Lock()
 _blocks = 0

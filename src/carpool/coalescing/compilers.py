@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models.sql.compiler import SQLCompiler
 
 if TYPE_CHECKING:
-    from carpool.coalesce.unit import Unit
+    from carpool.coalescing.unit import Unit
 
     _Compiler = SQLCompiler
 else:
