@@ -124,8 +124,8 @@ class ChunkResult:
     """What a worker says of a chunk. ``faults`` and ``values`` are by position.
 
     ``seconds`` is the time since the transaction began, waiting for its lock not counted. Packed
-    values are pickled one by one; else they are the very objects. ``repeated``: calls of the function
-    beyond one an item. ``figures``: what coalescing has saved.
+    values are pickled one by one; else they are the very objects. ``repeated``: calls of the
+    function beyond one an item. ``figures``: what coalescing has saved.
     """
 
     number: int
@@ -146,8 +146,8 @@ class Job:
     """What every worker of a run needs to know, once.
 
     ``function`` and ``setup`` are the callables themselves; `child.ShippedJob` is the form in
-    which they travel. ``keep_values``: send back what the function returns. ``coalesce``: queue the rows
-    of a chunk's items and write them together.
+    which they travel. ``keep_values``: send back what the function returns. ``coalesce``: queue
+    the rows of a chunk's items and write them together.
     """
 
     function: Callable[[Any], Any]

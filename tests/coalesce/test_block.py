@@ -49,7 +49,9 @@ def statements() -> Iterator[list[str]]:
     with CaptureQueriesContext(connection) as queries:
         yield found
     found += [
-        q["sql"] for q in queries.captured_queries if q["sql"] not in ("BEGIN", "COMMIT", "ROLLBACK")
+        q["sql"]
+        for q in queries.captured_queries
+        if q["sql"] not in ("BEGIN", "COMMIT", "ROLLBACK")
     ]
 
 
@@ -337,7 +339,7 @@ def test_a_missing_value_is_refused_at_its_place() -> None:
     """NOT NULL can be seen while queueing."""
     with carpool.coalesce():
         with pytest.raises(IntegrityError), transaction.atomic():
-            Author.objects.create(name=None)
+            Author.objects.create(name=None)  # type: ignore[misc]
             pytest.fail("it was queued")
         Author.objects.create(name="a")
     assert Author.objects.count() == 1
@@ -347,7 +349,7 @@ def test_after_an_error_nothing_more_is_taken() -> None:
     """As in any atomic block: no statement after an error, until it is undone."""
     with pytest.raises(transaction.TransactionManagementError), carpool.coalesce():
         with pytest.raises(IntegrityError):
-            Author.objects.create(name=None)
+            Author.objects.create(name=None)  # type: ignore[misc]
         Author.objects.create(name="a")
     assert Author.objects.count() == 0
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import items, report
-from benchmarks.claims import create_claims, overhead_claims
-from benchmarks.results import Benchmark, Result, Round, Table
+from benchmarks.claims import create_claims, overhead_claims, shapes_claims
+from benchmarks.results import Benchmark, Claim, Result, Round, Table
 from benchmarks.suite import Suite, Task
-from benchmarks.workload import CHEAP, CPU, WAIT, cores
+from benchmarks.workload import CHEAP, CPU, SHAPES, WAIT, cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,8 +46,13 @@ def benchmark(*tables: Table, command: str = "create") -> Benchmark:
         "python": "3.11",
         "packages": {"Django": "5.2"},
     }
-    claims = {"create": create_claims, "overhead": overhead_claims}[command](tables)
-    return Benchmark(command, "2026-01-01", 3, machine, tables, claims)
+    judges = {"create": create_claims, "shapes": shapes_claims, "overhead": overhead_claims}
+    return Benchmark(command, "2026-01-01", 3, machine, tables, judges[command](tables))
+
+
+def judged(claims: list[Claim], text: str) -> Claim:
+    """Return the claim with this text."""
+    return next(it for it in claims if it.text == text)
 
 
 def test_a_rate_is_the_median_of_the_rounds() -> None:
@@ -101,12 +106,86 @@ def test_a_failed_round_is_named_and_the_others_count() -> None:
     assert "- recipe, round 2 of 3: database is locked" in text
 
 
-@pytest.mark.parametrize(("seconds", "verdict"), [(4.0, "pass"), (5.9, "pass"), (6.1, "FAIL")])
-def test_processes_must_be_one_and_a_half_times_the_recipe(seconds: float, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("product", "text", "slower", "faster", "required"),
+    [
+        ("SQLite", "processes ÷ recipe", "recipe", "carpool_processes", 15),
+        ("PostgreSQL", "processes ÷ recipe", "recipe", "carpool_processes", 15),
+        ("MariaDB", "processes ÷ recipe", "recipe", "carpool_processes", 8),
+        (
+            "MariaDB",
+            "processes ÷ bulk_create without signals",
+            "bulk_create",
+            "carpool_processes",
+            1,
+        ),
+        (
+            "SQLite",
+            "coalesce() ÷ the loop in one transaction",
+            "one_transaction",
+            "carpool_coalesce",
+            2.5,
+        ),
+        (
+            "PostgreSQL",
+            "coalesce() ÷ the loop in one transaction",
+            "one_transaction",
+            "carpool_coalesce",
+            5,
+        ),
+        (
+            "MariaDB",
+            "coalesce() ÷ SQLAlchemy's session",
+            "sqlalchemy_session",
+            "carpool_coalesce",
+            1.5,
+        ),
+        (
+            "SQLite",
+            "processes, not coalesced ÷ recipe",
+            "recipe",
+            "carpool_processes_not_coalesced",
+            1.5,
+        ),
+    ],
+)
+def test_a_row_must_be_so_many_times_faster(
+    product: str, text: str, slower: str, faster: str, required: float
+) -> None:
     """Faster by just enough passes, by just too little fails."""
-    claims = create_claims([table(result("recipe", 9.0), result("carpool_processes", seconds))])
-    assert claims[0].verdict == verdict
-    assert claims[0].measured == f"{9.0 / seconds:.2f}"
+    for ratio, verdict in [(required * 1.01, "pass"), (required * 0.99, "FAIL")]:
+        measured = table(result(slower, 10.0), result(faster, 10.0 / ratio), product=product)
+        claim = judged(create_claims([measured]), f"{product}: {text}, no setup")
+        assert claim.verdict == verdict
+        assert float(claim.measured) == pytest.approx(ratio, abs=0.01)
+        assert claim.required == f"at least {required:g}"
+
+
+def test_no_shape_may_be_slower_either_way() -> None:
+    """The slower of the two ways is judged; with one of them missing nothing is."""
+    shape = SHAPES[0]
+    loop, block, pool = (
+        result("one_transaction", 9.0),
+        result("carpool_coalesce", 3.0),
+        result("carpool_processes", 10.5),
+    )
+    text = f"SQLite, {shape.title}: the slower of coalesce() and processes ÷ the loop"
+    both = table(loop, block, pool, workload=shape.name)
+    assert judged(shapes_claims([both]), text).measured == "0.86"
+    assert judged(shapes_claims([both]), text).verdict == "FAIL"
+    one = table(loop, block, workload=shape.name)
+    assert judged(shapes_claims([one]), text).verdict == "not measured"
+    assert len(shapes_claims([])) == 3 * len(SHAPES)
+
+
+def test_shapes_are_shown_at_a_glance() -> None:
+    """A line for each shape: the loop's rate, and how many times that the others have."""
+    shape = SHAPES[0]
+    measured = table(
+        result("one_transaction", 2.0), result("carpool_coalesce", 0.5), workload=shape.name
+    )
+    text = " ".join(report.render(benchmark(measured, command="shapes")).split())
+    assert f"| {shape.name} | 500/s (–) | 4.00× (–) |" in text
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(5.0, "pass"), (5.6, "FAIL")])
@@ -117,15 +196,14 @@ def test_each_worker_must_be_put_to_use(seconds: float, verdict: str) -> None:
         result("carpool_processes", seconds, workers=2),
     )
     claims = create_claims([table(inline, processes, product="MariaDB", workload="cpu")])
-    by_text = {it.text: it for it in claims}
-    judged = by_text["MariaDB: processes ÷ (workers × inline), 5 ms of CPU"]
-    assert judged.verdict == verdict
+    text = "MariaDB: processes ÷ (workers × inline), 5 ms of CPU"
+    assert judged(claims, text).verdict == verdict
 
 
 def test_what_was_not_measured_is_said() -> None:
     """A claim never passes, nor vanishes, for lack of a figure."""
     claims = create_claims([table(result("plain_loop", 1.0))])
-    assert len(claims) == 5
+    assert len(claims) == 3 * 6
     assert {it.verdict for it in claims} == {"not measured"}
 
 
@@ -145,7 +223,7 @@ def test_the_json_has_rounds_figures_and_claims() -> None:
     first, second = data["tables"][0]["results"]
     assert [it["seconds"] for it in first["rounds"]] == [1.0, 2.0, 4.0]
     assert (first["rate"], first["ratio"], second["ratio"]) == (500, 1.0, 2.0)
-    assert len(data["must_show"]) == 5
+    assert len(data["must_show"]) == 3 * 6
 
 
 def test_a_missing_or_foreign_row_is_known_before_it_runs() -> None:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import django
@@ -19,7 +18,7 @@ import django
 from tools.binaries import ServerError
 from tools.django_suite.checkout import cache_folder, tests_folder
 from tools.django_suite.comparison import Comparison, compare, read_allowed
-from tools.django_suite.modules import modules_for
+from tools.django_suite.modules import groups_for
 from tools.django_suite.results import Results
 from tools.processes import end_with_parent
 from tools.servers import in_ci, servers
@@ -30,6 +29,8 @@ DIFFERENCES = ROOT / "tests" / "django" / "differences.toml"
 
 DATABASES = ("sqlite", "postgres")
 
+BLOCKS = ("plain", "coalesced")
+
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
@@ -39,7 +40,7 @@ class RunError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One run of Django's tests: on a database, in a kind of block; all of them without labels."""
+    """One run of some of Django's tests: on a database, in a kind of block."""
 
     database: str
     block: str
@@ -47,17 +48,17 @@ class Run:
     labels: Sequence[str]
 
     @property
-    def path(self) -> Path:
-        """The JSON that it writes. Plain results are as good as new while the name is the same."""
+    def name(self) -> str:
+        """A name for its database and its files. Plain results are good while it is the same."""
         how = [Path(__file__).with_name(name).read_text() for name in ("runner.py", "settings.py")]
-        what = repr((sys.version, self.modules, how))
-        digest = hashlib.sha256(what.encode()).hexdigest()[:8]
-        name = f"{self.database}-{self.block}-{digest}.json"
-        return cache_folder(django.get_version()) / name
+        what = repr((sys.version, self.labels, how))
+        return f"{self.block}_{hashlib.sha256(what.encode()).hexdigest()[:8]}"
 
     @property
-    def modules(self) -> Sequence[str]:
-        return self.labels or modules_for(self.database)
+    def path(self) -> Path:
+        """The JSON that it writes."""
+        folder = cache_folder(django.get_version())
+        return folder / f"{self.database}_{self.labels[0]}_{self.name}.json"
 
     def results(self, *, fresh: bool) -> Results:
         """Run the tests, and return what became of them. Plain results are kept for next time."""
@@ -65,17 +66,17 @@ class Run:
             return Results.read(self.path)
         self.path.unlink(missing_ok=True)
         log = self.path.with_suffix(".log")
-        print(f"{self.database}, {self.block}: its output is in {log}", flush=True)
         command = [sys.executable, "runtests.py", "--settings=tools.django_suite.settings"]
         with log.open("wb") as output:
             subprocess.run(
-                [*command, "--noinput", "--parallel=1", "--verbosity=0", *self.modules],
+                [*command, "--noinput", "--parallel=1", "--verbosity=0", *self.labels],
                 cwd=tests_folder(django.get_version()),
                 env={
                     **os.environ,
                     "PYTHONPATH": str(ROOT),
                     "CARPOOL_TEST_DATABASE_URL": self.url,
                     "CARPOOL_DJANGO_BLOCK": self.block,
+                    "CARPOOL_DJANGO_NAME": self.name,
                     "CARPOOL_DJANGO_RESULTS": str(self.path),
                 },
                 stdin=subprocess.DEVNULL,
@@ -86,10 +87,7 @@ class Run:
         if not self.path.exists():
             end = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
             raise RunError(f"{self.database}, {self.block}: ended without results\n{end}")
-        results = Results.read(self.path)
-        if self.block == "coalesced" and not results.queued:
-            raise RunError(f"{self.database}: coalesce() has queued nothing, so nothing was tested")
-        return results
+        return Results.read(self.path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,30 +109,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tests_folder(django.get_version())
         with servers([name for name in wanted if name != "sqlite"]) as running:
             there = [name for name in wanted if name not in running.left_out]
-            pairs = [
-                tuple(
-                    Run(name, block, running.urls.get(name, ""), options.labels)
-                    for block in ("plain", "coalesced")
-                )
+            runs = [
+                Run(name, block, running.urls.get(name, ""), labels)
                 for name in there
+                for labels in ([options.labels] if options.labels else groups_for(name))
+                for block in BLOCKS
             ]
-            with ThreadPoolExecutor(options.jobs) as pool:
-                done = pool.map(lambda run: run.results(fresh=options.fresh), chain(*pairs))
-                results = list(done)
+            results = run_all(runs, jobs=options.jobs, fresh=options.fresh)
     except (ServerError, RunError, subprocess.CalledProcessError) as error:
         print(f"test-django: {error}")
         return 1
     comparisons = []
-    for name, plain, coalesced in zip(there, results[::2], results[1::2], strict=True):
+    for name in there:
+        plain, coalesced = results[name, "plain"], results[name, "coalesced"]
         comparison = compare(name, plain, coalesced, allowed, complete=not options.labels)
         print(f"\n=== {name}, Django {django.get_version()}")
-        print(f"    plain: {plain}\ncoalesced: {coalesced}; {coalesced.figures}")
+        print(f"    plain: {plain}\ncoalesced: {coalesced}")
         print(comparison)
         comparisons.append(comparison)
     for name, reason in running.left_out.items():
         print(f"LEFT OUT: everything on {name}: {reason}")
     must_have = bool(options.db) or in_ci()
     return sum_up(comparisons, missing=len(running.left_out) if must_have else 0)
+
+
+def run_all(runs: Sequence[Run], *, jobs: int, fresh: bool) -> dict[tuple[str, str], Results]:
+    """Return the results by database and block; `jobs` runs are at work at a time."""
+    results = {(run.database, run.block): Results() for run in runs}
+    folder = cache_folder(django.get_version())
+    print(f"Django's tests in {len(runs)} runs; their output is in {folder}", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            done = pool.map(lambda run: run.results(fresh=fresh), runs)
+            for run, its_results in zip(runs, done, strict=True):
+                results[run.database, run.block].add(its_results)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for (database, block), result in results.items():
+        if block == "coalesced" and not result.queued:
+            raise RunError(f"{database}: coalesce() has queued nothing, so nothing was tested")
+    return results
 
 
 def sum_up(comparisons: Sequence[Comparison], missing: int) -> int:

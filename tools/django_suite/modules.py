@@ -35,6 +35,12 @@ unmanaged_models update update_only_fields validation xor_lookups
 ONLY_ON: Mapping[str, Sequence[str]] = {"postgres": ["postgres_tests"]}
 
 
-def modules_for(database: str) -> list[str]:
-    """Return what `runtests.py` is asked to run on this database."""
-    return [*EVERYWHERE.split(), *ONLY_ON.get(database, ())]
+#: How many modules run in one process. On SQLite, Django checks the foreign keys of all tables
+#: after each test, which takes longer than the test if there are many tables.
+AT_A_TIME = 12
+
+
+def groups_for(database: str) -> list[list[str]]:
+    """Return what `runtests.py` is asked to run on this database, process by process."""
+    modules = [*EVERYWHERE.split(), *ONLY_ON.get(database, ())]
+    return [modules[at : at + AT_A_TIME] for at in range(0, len(modules), AT_A_TIME)]

@@ -21,17 +21,19 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Results:
-    """One run of Django's tests.
-
-    `modules`: the seconds that each one's tests took. `queued` and `figures`: what `coalesce()`
-    counted.
-    """
+    """One or several runs of Django's tests. `queued` and `sent` are what `coalesce()` counted."""
 
     tests: dict[str, Outcome] = field(default_factory=dict)
     seconds: float = 0.0
-    modules: dict[str, float] = field(default_factory=dict)
     queued: int = 0
-    figures: str = ""
+    sent: int = 0
+
+    def add(self, other: Results) -> None:
+        """Add the results of other tests to these."""
+        self.tests.update(other.tests)
+        self.seconds += other.seconds
+        self.queued += other.queued
+        self.sent += other.sent
 
     def record(self, test: str, outcome: Outcome) -> None:
         """Note how a test, or a part of it, ended. The first error of a test stays."""
@@ -58,7 +60,10 @@ class Results:
 
     def __str__(self) -> str:
         counts = self.counts()
-        return (
+        text = (
             f"{counts[PASSED]:,} passed, {counts[FAILED] + counts[ERROR]:,} failed, "
             f"{counts[SKIPPED]:,} skipped in {self.seconds:.0f} s"
         )
+        if self.queued:
+            text += f"; {self.queued:,} writes became {self.sent:,} statements"
+        return text

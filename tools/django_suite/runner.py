@@ -44,13 +44,7 @@ class Recorder(unittest.TextTestResult):
 
     def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
         faulthandler.dump_traceback_later(TEST_LIMIT, exit=True)
-        self.began = time.monotonic()
         super().startTest(test)
-
-    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802
-        super().stopTest(test)
-        module, seconds = test.id().partition(".")[0], self.results.modules
-        seconds[module] = seconds.get(module, 0.0) + time.monotonic() - self.began
 
     def addSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802
         super().addSuccess(test)
@@ -109,7 +103,7 @@ class Runner(DiscoverRunner):
         assert isinstance(result, Recorder)
         result.results.seconds = time.monotonic() - began
         result.results.queued = figures.queued
-        result.results.figures = str(figures)
+        result.results.sent = figures.sent
         result.results.write(Path(os.environ["CARPOOL_DJANGO_RESULTS"]))
         return result
 

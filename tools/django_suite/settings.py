@@ -16,12 +16,12 @@ LOCK_TIMEOUT = "5s"
 
 
 def database(alias: str) -> dict[str, Any]:
-    """Return the settings of one alias. Plain and coalesced runs may share a server."""
+    """Return the settings of one alias. Many runs may share a server."""
     url = os.environ.get("CARPOOL_TEST_DATABASE_URL", "")
     if not url:
         return {"ENGINE": "django.db.backends.sqlite3"}
     configuration: dict[str, Any] = dict(dj_database_url.parse(url))
-    configuration["NAME"] = f"django_{os.environ['CARPOOL_DJANGO_BLOCK']}_{alias}"
+    configuration["NAME"] = f"django_{os.environ['CARPOOL_DJANGO_NAME']}_{alias}"
     configuration["OPTIONS"] = {
         **configuration.get("OPTIONS", {}),
         "options": f"-c lock_timeout={LOCK_TIMEOUT}",

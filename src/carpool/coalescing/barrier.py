@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -39,15 +40,88 @@ _RELATION = re.compile(
 _CALL = re.compile(r"\b(\w+)\s*\(")
 
 _KEYWORDS = frozenset(
-    """
-    ALL AND ANY AS ASC BETWEEN BY CASE DESC DISTINCT ELSE END ESCAPE EXCEPT EXISTS FILTER FROM
-    HAVING IN INTERSECT INTO IS JOIN LIKE LIMIT NOT NULL OFFSET ON OR OVER PARTITION RETURNING
-    SELECT SET SOME THEN UNION USING VALUES WHEN WHERE
-    BIGINT BINARY CHAR DATE DATETIME DECIMAL INTERVAL NUMERIC TIME TIMESTAMP VARCHAR
-    CAST CONVERT DATE_FORMAT DATE_SUB DATE_TRUNC EXTRACT HEX INSTR JSON_CONTAINS JSON_EXTRACT
-    JSON_TYPE JSON_VALID JSON_UNQUOTE JSON_VALUE JSON_CONTAINS_PATH JSONB_TYPEOF LTRIM POSITION
-    REGEXP_LIKE RTRIM STRFTIME TO_TIMESTAMP TRIM TRUNCATE UNHEX TIME_FORMAT TIMESTAMPDIFF
-    """.split()
+    [
+        "ALL",
+        "AND",
+        "ANY",
+        "AS",
+        "ASC",
+        "BETWEEN",
+        "BIGINT",
+        "BINARY",
+        "BY",
+        "CASE",
+        "CAST",
+        "CHAR",
+        "CONVERT",
+        "DATE",
+        "DATETIME",
+        "DATE_FORMAT",
+        "DATE_SUB",
+        "DATE_TRUNC",
+        "DECIMAL",
+        "DESC",
+        "DISTINCT",
+        "ELSE",
+        "END",
+        "ESCAPE",
+        "EXCEPT",
+        "EXISTS",
+        "EXTRACT",
+        "FILTER",
+        "FROM",
+        "HAVING",
+        "HEX",
+        "IN",
+        "INSTR",
+        "INTERSECT",
+        "INTERVAL",
+        "INTO",
+        "IS",
+        "JOIN",
+        "JSONB_TYPEOF",
+        "JSON_CONTAINS",
+        "JSON_CONTAINS_PATH",
+        "JSON_EXTRACT",
+        "JSON_TYPE",
+        "JSON_UNQUOTE",
+        "JSON_VALID",
+        "JSON_VALUE",
+        "LIKE",
+        "LIMIT",
+        "LTRIM",
+        "NOT",
+        "NULL",
+        "NUMERIC",
+        "OFFSET",
+        "ON",
+        "OR",
+        "OVER",
+        "PARTITION",
+        "POSITION",
+        "REGEXP_LIKE",
+        "RETURNING",
+        "RTRIM",
+        "SELECT",
+        "SET",
+        "SOME",
+        "STRFTIME",
+        "THEN",
+        "TIME",
+        "TIMESTAMP",
+        "TIMESTAMPDIFF",
+        "TIME_FORMAT",
+        "TO_TIMESTAMP",
+        "TRIM",
+        "TRUNCATE",
+        "UNHEX",
+        "UNION",
+        "USING",
+        "VALUES",
+        "VARCHAR",
+        "WHEN",
+        "WHERE",
+    ]
 )
 """What stands before a parenthesis and reads no table: the words of SQL, and functions that
 Django's backends write into a statement themselves."""
@@ -119,7 +193,7 @@ def touched(compiler: Any, sql: str, tables: dict[str, Table]) -> str | None:
         sql: what it has compiled it to.
         tables: those with queued rows.
     """
-    query = compiler.query
+    query: Any = compiler.query
     some = next(iter(tables))
     if not isinstance(sql, str) or getattr(query, "extra_tables", None):
         return some
@@ -127,19 +201,20 @@ def touched(compiler: Any, sql: str, tables: dict[str, Table]) -> str | None:
     if reading is None or reading.strange_calls or not _all_managed(reading.relations):
         return some
     mentioned = [name for name in tables if name.lower() in reading.names]
-    if isinstance(query, DeleteQuery):  # the database may cascade, or refuse because of a queued row
+    if isinstance(query, DeleteQuery):  # the database may cascade, or mind a queued row
         return some
     if isinstance(query, InsertQuery):
         own = query.get_meta()
         return next((n for n in tables if n in mentioned or n in targets(own.model)), None)
     if isinstance(query, UpdateQuery):
-        model = query.get_meta().model
-        if any(field.unique for field, _, _ in query.values):
+        update: Any = query
+        model = update.get_meta().model
+        if any(field.unique for field, _, _ in update.values):
             return some  # rows may point at what changes
         pointed = targets(model)
         for name in tables:
             if name in pointed and any(
-                field.remote_field is not None for field, _, _ in query.values
+                field.remote_field is not None for field, _, _ in update.values
             ):
                 return name
     for name in mentioned:
@@ -188,19 +263,7 @@ def _rules_out(
     comparable = comparison_of(column.target, connection)
     if comparable is None:
         return False
-    queued = table.values_of(column.target.column)
-    if queued is None:
-        return False
-    if comparable is _folded:
-        wanted = {_folded(value) for value in values}
-        here = {_folded(value) for value in queued}
-        return None not in wanted and None not in here and not wanted & here
-    # A subclass (an enum, psycopg's Int4) is equal to what it is one of.
-    if not all(isinstance(value, comparable) for value in values):
-        return False
-    return not any(value in queued for value in values) and all(
-        isinstance(value, comparable) for value in queued
-    )
+    return table.index(str(column.target.column), comparable).lacks(values)
 
 
 def asked(condition: Any, connection: BaseDatabaseWrapper) -> tuple[Col, list[Any]] | None:
@@ -224,37 +287,61 @@ def asked(condition: Any, connection: BaseDatabaseWrapper) -> tuple[Col, list[An
     return lhs, [prepare(value, connection, prepared=True) for value in rhs]
 
 
-def comparison_of(field: Field, connection: BaseDatabaseWrapper) -> Any:
-    """Return how values of a column compare: the one Python type whose equality is the database's;
-    `_folded` for text that is compared case-insensitively; None where that isn't known."""
+def comparison_of(field: Field, connection: BaseDatabaseWrapper) -> Callable[[Any], Any] | None:
+    """Return what turns a column's values into a form whose equality is the database's.
+
+    None where that isn't known. The form of a value in doubt is None.
+    """
     while field.remote_field is not None and isinstance(field, models.ForeignKey):
         field = field.target_field
     if getattr(field, "db_collation", None):
         return None
-    kind = field.get_internal_type()
     if not type(field).__module__.startswith(("django.db.models.", "django.contrib.")):
         return None
+    kind = field.get_internal_type()
     if kind in _INTEGERS:
-        return int
+        return _integer
     if kind in _TEXTS:
         # MySQL's and MariaDB's default collations ignore case and accents.
-        return _folded if connection.vendor == "mysql" else str
+        return _folded if connection.vendor == "mysql" else _text
     if kind == "UUIDField":
-        return uuid.UUID if connection.features.has_native_uuid_field else str
+        return _uuid if connection.features.has_native_uuid_field else _text
     return None
 
 
 _INTEGERS = frozenset(
-    """
-    AutoField BigAutoField SmallAutoField IntegerField BigIntegerField SmallIntegerField
-    PositiveIntegerField PositiveBigIntegerField PositiveSmallIntegerField
-    """.split()
+    [
+        "AutoField",
+        "BigAutoField",
+        "BigIntegerField",
+        "IntegerField",
+        "PositiveBigIntegerField",
+        "PositiveIntegerField",
+        "PositiveSmallIntegerField",
+        "SmallAutoField",
+        "SmallIntegerField",
+    ]
 )
-_TEXTS = frozenset(["CharField", "SlugField", "TextField", "EmailField", "URLField", "FileField"])
+_TEXTS = frozenset(["CharField", "FileField", "SlugField", "TextField"])
+
+
+# A subclass (an enum, psycopg's Int4) equals what it is one of.
+
+
+def _integer(value: Any) -> Any:
+    return value if isinstance(value, int) else None
+
+
+def _text(value: Any) -> Any:
+    return value if isinstance(value, str) else None
+
+
+def _uuid(value: Any) -> Any:
+    return value if isinstance(value, uuid.UUID) else None
 
 
 def _folded(value: Any) -> str | None:
-    """Return text so that two that a collation may hold equal are equal, or None in doubt."""
-    if type(value) is not str or not value.isascii():
+    """Return text so that two that a collation may hold equal are equal."""
+    if not isinstance(value, str) or not value.isascii():
         return None
     return value.casefold().rstrip(" ")

@@ -49,8 +49,7 @@ class Coalesce(ContextDecorator):
         figures = Figures()
         units: list[tuple[Unit, bool]] = []
         with ExitStack() as stack:
-            for alias in self.using:
-                units.append(self._open(alias, figures, stack))
+            units += [self._open(alias, figures, stack) for alias in self.using]
             self._stacks.append((stack.pop_all(), units))
         return figures
 
@@ -130,9 +129,7 @@ _Function = Callable[..., Any]
 @overload
 def coalesce(using: _Function) -> _Function: ...
 @overload
-def coalesce(
-    using: str | Iterable[str] = "default", *, strict: bool = False
-) -> Coalesce: ...
+def coalesce(using: str | Iterable[str] = "default", *, strict: bool = False) -> Coalesce: ...
 def coalesce(
     using: str | Iterable[str] | _Function = "default", *, strict: bool = False
 ) -> Coalesce | _Function:

@@ -23,6 +23,7 @@ class _Marked(_Compiler):
     """Any compiler: tells the unit whose statement is being executed."""
 
     unit: Unit
+    query: Any
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
         unit = self.unit
@@ -38,7 +39,7 @@ class _Insert(_Marked):
 
     given: dict[tuple[int, int], Any] | None = None
 
-    def execute_sql(self, returning_fields: Any = None) -> Any:
+    def execute_sql(self, returning_fields: Any = None) -> Any:  # type: ignore[override]
         unit, query = self.unit, self.query
         if unit.given_up is None:
             returned = unit.take(
@@ -65,7 +66,7 @@ class _Insert(_Marked):
 class _Update(_Marked):
     """Changes rows that are still queued; or executes the UPDATE."""
 
-    def execute_sql(self, result_type: Any) -> Any:
+    def execute_sql(self, result_type: Any) -> Any:  # type: ignore[override]
         changed = self.unit.change(self, result_type)
         if changed is not None:
             return changed
@@ -94,7 +95,5 @@ class Compilers:
     def __call__(self, name: str) -> type:
         if name not in self._made:
             base = self._original(name)
-            self._made[name] = type(
-                name, (_MIXINS.get(name, _Marked), base), {"unit": self._unit}
-            )
+            self._made[name] = type(name, (_MIXINS.get(name, _Marked), base), {"unit": self._unit})
         return self._made[name]

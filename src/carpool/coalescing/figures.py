@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,16 +69,17 @@ def place() -> str:
     """Return the innermost line of the caller's own code, as file:line."""
     # sys._getframe: walking the stack without building a traceback. CPython's, on every version.
     frame = sys._getframe(1)
-    last = "?"
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if not f"{module}.".startswith(_PACKAGES):
-            return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
-        last = f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return last
+    while frame.f_back is not None and _is_not_the_callers(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
+@lru_cache(maxsize=1024)
+def _is_not_the_callers(module: str) -> bool:
+    return f"{module}.".startswith(_PACKAGES)
+
+
+@lru_cache(maxsize=1024)
 def _short(filename: str) -> str:
     """Return the path as one would type it: relative to the current folder where it is below."""
     try:

@@ -110,7 +110,7 @@ def install(model: type[models.Model], attname: str) -> None:
                 return inherited(self, protocol)
 
             setattr(model, attname, _Attribute(attname, attribute))
-            model.__reduce_ex__ = reduce_ex  # type: ignore[method-assign]
+            setattr(model, "__reduce_ex__", reduce_ex)  # noqa: B010 (mypy knows its type)
         _installed[model] = (count + 1, attribute, reduce)
 
 

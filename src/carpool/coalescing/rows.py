@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -45,9 +45,7 @@ class Shape:
             f"{connection.ops.insert_statement(on_conflict=on_conflict)} {self.quoted} "
             f"({self.quoted_columns})"
         )
-        self.suffix = connection.ops.on_conflict_suffix_sql(
-            list(fields), on_conflict, [], []
-        )
+        self.suffix = connection.ops.on_conflict_suffix_sql(list(fields), on_conflict, [], [])
         self.sizes = Sizes(self.fields)
         self.copyable: bool | None = None  # not known yet
         self.placeholders = "(" + ", ".join(["%s"] * len(fields)) + ")"
@@ -94,53 +92,79 @@ class Row:
         self.late = late
 
 
+class Index:
+    """What the queued rows have in one column, in a form whose equality is the database's.
+
+    Args:
+        comparable: turns a value into that form, or into None if it can't say what it equals.
+
+    A value that has been changed since may still be in it.
+    """
+
+    __slots__ = ("_comparable", "_values", "in_doubt")
+
+    def __init__(self, comparable: Callable[[Any], Any]) -> None:
+        self._comparable = comparable
+        self._values: set[Any] = set()
+        self.in_doubt = False
+
+    def add(self, value: Any) -> None:
+        if value is None:  # NULL equals nothing
+            return
+        form = self._comparable(value)
+        if form is None:
+            self.in_doubt = True
+        else:
+            self._values.add(form)
+
+    def lacks(self, values: Iterable[Any]) -> bool:
+        """Tell whether surely none of these is there."""
+        if self.in_doubt:
+            return False
+        for value in values:
+            form = self._comparable(value)
+            if form is None or form in self._values:
+                return False
+        return True
+
+
 class Table:
     """The queued rows of one table, in order."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.by_key: dict[Any, Row] = {}
-        self._indexes: dict[str, set[Any] | None] = {}
+        self._indexes: dict[str, Index] = {}
 
     def append(self, row: Row) -> None:
         self.rows.append(row)
         shape = row.shape
         if shape.key is not None:
             self.by_key[row.values[shape.key]] = row
-        for column, index in self._indexes.items():
-            if index is not None:
+        if self._indexes:
+            for column, index in self._indexes.items():
                 self._enter(column, index, row)
 
     def change(self, row: Row, number: int, value: Any) -> None:
         row.values[number] = value
         for column, index in self._indexes.items():
-            if index is not None and row.shape.columns.get(column) == number:
-                self._enter(column, index, row)
+            if row.shape.columns.get(column) == number:
+                index.add(value)
 
-    def values_of(self, column: str) -> set[Any] | None:
-        """Return what the queued rows have in a column, in comparable form (`comparable`).
-
-        None where that can't be said. A value that has been changed since may still be in it.
-        """
+    def index(self, column: str, comparable: Callable[[Any], Any]) -> Index:
+        """Return a column's index; made when it is first asked for, and kept up from then on."""
         if column not in self._indexes:
-            index: set[Any] = set()
-            self._indexes[column] = index
+            index = self._indexes[column] = Index(comparable)
             for row in self.rows:
                 self._enter(column, index, row)
         return self._indexes[column]
 
-    def _enter(self, column: str, index: set[Any], row: Row) -> None:
+    def _enter(self, column: str, index: Index, row: Row) -> None:
         number = row.shape.columns.get(column)
         if number is None:  # the database gives it
-            self._indexes[column] = None
-            return
-        value = row.values[number]
-        if value is None:  # equals nothing
-            return
-        try:
-            index.add(value)
-        except TypeError:
-            self._indexes[column] = None
+            index.in_doubt = True
+        else:
+            index.add(row.values[number])
 
 
 def in_order(tables: dict[str, Table]) -> Iterator[list[Row]]:
@@ -189,5 +213,3 @@ def _runs(rows: Iterable[Row]) -> Iterator[list[Row]]:
         run.append(row)
     if run:
         yield run
-
-

@@ -28,6 +28,7 @@ Note [Lock]
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -52,6 +53,12 @@ MOST_ROWS = 5000
 
 MOST_BYTES = 4 * 1024 * 1024
 """Bytes likewise, about."""
+
+FEW = 2
+"""Rows of a table whose flush, for the sake of a late key, was not worth the queueing."""
+
+OFTEN = 16
+"""Such flushes in a row after which the table's rows are written at once, to the block's end."""
 
 SMALL_BULK = 100
 """Rows up to which a bulk_create() joins the queue; a larger one is a batch by itself."""
@@ -102,6 +109,7 @@ class Unit:
         self.waited = 0.0  # seconds, for SQLite's write lock
         self._savepoints: list[str] = []  # made, but not sent
         self._begin: Any = None  # SQLite's BEGIN, put off
+        self._read_at_once: Counter[str] = Counter()
         self._arrivals: list[tuple[late.LateKey, Any]] = []
         self._late: set[tuple[type[models.Model], str]] = set()
         self._keys: keys.Keys | None = None
@@ -220,7 +228,7 @@ class Unit:
         if self._suspended or not self.has_strategy or len(objs) > SMALL_BULK:
             return None
         shape = self._shape(model, fields, returning or [], on_conflict)
-        if shape is None:
+        if shape is None or (shape.late is not None and self._read_at_once[shape.table] >= OFTEN):
             return None
         connection = self.connection
         if connection.needs_rollback:
@@ -283,11 +291,7 @@ class Unit:
     ) -> _InsertShape | None:
         known = self._shapes.setdefault(model, [])
         for its_fields, its_returning, its_conflict, shape in known:
-            if (
-                its_fields == fields
-                and its_returning == returning
-                and its_conflict is on_conflict
-            ):
+            if its_fields == fields and its_returning == returning and its_conflict is on_conflict:
                 return shape
         shape = self._new_shape(model, fields, returning, on_conflict)
         known.append((list(fields), list(returning), on_conflict, shape))
@@ -301,7 +305,7 @@ class Unit:
         conflict: Any,
     ) -> _InsertShape | None:
         meta = model._meta
-        auto = meta.auto_field
+        auto: Any = meta.auto_field
         if conflict is not None and conflict.name != "IGNORE":
             return None
         if not meta.managed or meta.db_table.startswith('"'):
@@ -323,9 +327,7 @@ class Unit:
         if wanted:
             if self._keys is None or not self._keys.can_reserve(meta.db_table, auto.column):
                 return None
-            return _InsertShape(
-                self.connection, model, [*fields, auto], conflict, reserve=auto
-            )
+            return _InsertShape(self.connection, model, [*fields, auto], conflict, reserve=auto)
         if not fields:
             return None
         given = auto if auto in fields and returning else None
@@ -617,6 +619,12 @@ class Unit:
         if self._rows:
             instance = key.instance
             name = instance._meta.db_table if instance is not None else "a key"
+            # Where every key is read at once, queueing gains nothing.
+            table = self._tables.get(name)
+            if table is not None and len(table.rows) <= FEW:
+                self._read_at_once[name] += 1
+            else:
+                self._read_at_once[name] = 0
             self.flush(EarlyFlush(name, place()))
         if not key.known:
             key.arrive(None)
@@ -654,7 +662,7 @@ class Unit:
             connection = self.connection
             if marks and connection.in_atomic_block:
                 connection.needs_rollback = True
-                connection.rollback_exc = error
+                connection.rollback_exc = error  # type: ignore[attr-defined]
             for table in tables.values():
                 for row in table.rows:
                     if row.late is not None and not row.late.known:
@@ -860,10 +868,29 @@ def _sum(value: Any, field: Any, row: Row, number: int) -> Any:
 # Cursors.
 
 _HARMLESS = frozenset(
-    """
-    arraysize close closed connection db description fetchall fetchmany fetchone itersize lastrowid
-    rowcount name pgresult query scrollable statusmessage withhold rownumber cursor format
-    """.split()
+    [
+        "arraysize",
+        "close",
+        "closed",
+        "connection",
+        "cursor",
+        "db",
+        "description",
+        "fetchall",
+        "fetchmany",
+        "fetchone",
+        "format",
+        "itersize",
+        "lastrowid",
+        "name",
+        "pgresult",
+        "query",
+        "rowcount",
+        "rownumber",
+        "scrollable",
+        "statusmessage",
+        "withhold",
+    ]
 )
 
 
@@ -889,7 +916,7 @@ class _Guard:
         unit = unit_of(self.db)
         if unit is not None:
             unit.before_driver()
-        copy = getattr(super(), "copy", None) or self.cursor.copy  # type: ignore[attr-defined]
+        copy = getattr(super(), "copy", None) or self.cursor.copy
         return copy(*args, **kwargs)
 
 

@@ -41,9 +41,7 @@ _PLAIN: dict[str, type] = {
 PostgreSQL, Django wraps an int to tell the server its size; in an INSERT the column does that.)"""
 
 
-Reader = tuple[
-    Field, str, Callable[..., Any] | None, type | None, Callable[[Any], Any] | None
-]
+Reader = tuple[Field, str, Callable[..., Any] | None, type | None, Callable[[Any], Any] | None]
 """How one column's value is read: the field; its attribute; its own pre_save(), None where it is
 Django's, which is to read the attribute; the class whose values need no preparing; and what
 prepares some others quickly (None for all that it can't), or None: then not even NULL is sure to

@@ -82,7 +82,7 @@ class MultiRow:
         """
         unit = self._unit
         if unit.connection.features.can_return_rows_from_bulk_insert:
-            column = unit.connection.ops.quote_name(rows[0].shape.model._meta.pk.column)
+            column = unit.connection.ops.quote_name(str(rows[0].shape.model._meta.pk.column))
             return sorted(key for (key,) in unit.ask(f"{sql} RETURNING {column}", params))
         first = unit.execute(sql, params)
         if unit.auto_increment is None:
@@ -107,9 +107,7 @@ class Copy(MultiRow):
         unit.figures_sent(1)
         connection = unit.connection
         with connection.cursor() as cursor, connection.wrap_database_errors:
-            with cursor.copy(
-                f"COPY {shape.quoted} ({shape.quoted_columns}) FROM STDIN"
-            ) as copy:
+            with cursor.copy(f"COPY {shape.quoted} ({shape.quoted_columns}) FROM STDIN") as copy:
                 write_row = copy.write_row
                 for row in rows:
                     write_row(row.values)
@@ -129,13 +127,34 @@ class Copy(MultiRow):
 
 
 _COPIED = frozenset(
-    """
-    AutoField BigAutoField SmallAutoField IntegerField BigIntegerField SmallIntegerField
-    PositiveIntegerField PositiveBigIntegerField PositiveSmallIntegerField BooleanField
-    CharField TextField SlugField FileField FilePathField GenericIPAddressField
-    DateField DateTimeField TimeField DurationField DecimalField FloatField UUIDField
-    ForeignKey OneToOneField JSONField
-    """.split()
+    [
+        "AutoField",
+        "BigAutoField",
+        "BigIntegerField",
+        "BooleanField",
+        "CharField",
+        "DateField",
+        "DateTimeField",
+        "DecimalField",
+        "DurationField",
+        "FileField",
+        "FilePathField",
+        "FloatField",
+        "ForeignKey",
+        "GenericIPAddressField",
+        "IntegerField",
+        "JSONField",
+        "OneToOneField",
+        "PositiveBigIntegerField",
+        "PositiveIntegerField",
+        "PositiveSmallIntegerField",
+        "SlugField",
+        "SmallAutoField",
+        "SmallIntegerField",
+        "TextField",
+        "TimeField",
+        "UUIDField",
+    ]
 )
 
 
