@@ -36,7 +36,7 @@ format: ## let ruff put the code in order
 test-next: ## the tests on the newest Django, in a Debian 13 of its own (needs Debian and root)
 	@bash tools/next.sh $(ARGS)
 
-test-django: ## Django's own tests in coalesce(); DB=sqlite|postgres for one, ARGS="basic signals" for some
+test-django: ## Django's own tests inside coalesce(), against a plain run; DB=sqlite|postgres for one
 	@sh tools/venv.sh .venv-django -e '.[postgres]' -r tests/django/requirements.txt
 	@.venv-django/bin/python -m tools.django_suite $(addprefix --db ,$(DB)) $(ARGS)
 

@@ -25,6 +25,6 @@ Note [TransactionTestCase]
 
 Note [Counted queries]
     A test that counts queries means those of the statements in its ``with`` block. So what was
-    queued before is written before the count begins, and what is queued within before it ends. A
-    test may then see fewer queries than it expects, and never more.
+    queued or put off before is sent before the count begins, and what is queued within before it
+    ends.
 """

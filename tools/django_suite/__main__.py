@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import django
@@ -47,7 +48,7 @@ class Run:
     url: str
     labels: Sequence[str]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """A name for its database and its files. Plain results are good while it is the same."""
         how = [Path(__file__).with_name(name).read_text() for name in ("runner.py", "settings.py")]

@@ -691,28 +691,60 @@ class Unit:
     def _write_isolated(self, tables: dict[str, Table]) -> None:
         """Write all but the rows of the tags to blame, which go into `refused`.
 
-        Each try is under a savepoint; what is refused is cut in parts, down to one tag. A tag that
-        is being queued just now is told by an exception, like anyone without ``isolates``.
+        Each try is under a savepoint. Where the database, or how far it came, tells which row it
+        has refused, what comes before that row's tag is written, then the tag alone, then what
+        comes after it; else what is refused is cut in halves. The tag that is being queued just
+        now is told by an exception, like anyone without ``isolates``.
         """
+        rows = sorted(
+            (row for table in tables.values() for row in table.rows), key=lambda row: row.number
+        )
+        tries = [list(dict.fromkeys(row.tag for row in rows))]
+        whole = len(tries[0])
         sid = f"carpool_{next(self._numbers)}"
         self._send["_savepoint"](sid)
+        while tries:
+            tags = tries.pop()
+            part = tables if len(tags) == whole else _of_tags(tables, set(tags))
+            error = self._refusal(part, sid)
+            if error is None:
+                self.written.update(tags)
+                if tries:
+                    self._send["_savepoint"](sid)
+            elif len(tags) == 1:
+                if tags[0] == self.tag:  # the last to be queued; raises
+                    self._send["_savepoint_commit"](sid)
+                self._refuse(tags[0], error, part)
+            else:
+                suspect = self._suspect(error)
+                at = tags.index(suspect) if suspect in tags else -1
+                if at >= 0:
+                    cut = [tags[:at], tags[at : at + 1], tags[at + 1 :]]
+                else:
+                    middle = len(tags) // 2
+                    cut = [tags[:middle], tags[middle:]]
+                tries += [part for part in reversed(cut) if part]
+        if error is not None:
+            self._send["_savepoint_commit"](sid)
+
+    def _refusal(self, tables: dict[str, Table], sid: str) -> Exception | None:
+        """Write rows since a savepoint, and release it; or undo them, and return the error."""
         try:
             self._write(tables)
         except Exception as error:
             if trouble_of(error) is not None:  # whose fault it is, is not the question
                 raise
             self._send["_savepoint_rollback"](sid)
-            self._send["_savepoint_commit"](sid)
-            tags = list(dict.fromkeys(r.tag for table in tables.values() for r in table.rows))
-            if len(tags) == 1:
-                self._refuse(tags[0], error, tables)
-                return
-            for part in _cut(tags):
-                self._write_isolated(_of_tags(tables, part))
-        else:
-            self._send["_savepoint_commit"](sid)
-            self._hand_out()
-            self.written.update(row.tag for table in tables.values() for row in table.rows)
+            return error
+        self._send["_savepoint_commit"](sid)
+        self._hand_out()
+        return None
+
+    def _suspect(self, error: Exception) -> Hashable:
+        """Return the tag of the row that seems to be refused; _MISSING if nothing tells."""
+        assert self._writer is not None
+        row = self._writer.suspect(error)
+        return _MISSING if row is None else row.tag
 
     def _refuse(self, tag: Hashable, error: Exception, tables: dict[str, Table]) -> None:
         for table in tables.values():
@@ -820,17 +852,6 @@ class _InsertShape(Shape):
 
 
 _MISSING: Any = object()
-
-
-PARTS = 8
-"""Into how many parts refused rows are cut. Two would write the good rows among them ten times to
-find one bad row of a thousand; eight, four times."""
-
-
-def _cut(tags: list[Hashable]) -> Iterator[set[Hashable]]:
-    size = max(1, -(-len(tags) // PARTS))
-    for start in range(0, len(tags), size):
-        yield set(tags[start : start + size])
 
 
 def _of_tags(tables: dict[str, Table], tags: set[Hashable]) -> dict[str, Table]:

@@ -7,6 +7,7 @@ each, within the backend's limits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,14 +35,21 @@ class Writer(Protocol):
     def write(self, rows: Sequence[Row]) -> None:
         """Insert the rows, in order; late keys arrive."""
 
+    def suspect(self, error: Exception) -> Row | None:
+        """Return the row that the last `write` was probably refused for. It may be wrong."""
+
 
 class ExecuteMany:
     """One statement for any number of rows, in one call."""
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
+        self._rows: Sequence[Row] = ()
+        self._changes = 0
 
     def write(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self._changes = self._all_changes()
         shape = rows[0].shape
         sql = f"{shape.insert} VALUES {shape.placeholders} {shape.suffix}".rstrip()
         if len(rows) == 1:
@@ -49,19 +57,37 @@ class ExecuteMany:
         else:
             self._unit.execute(sql, [row.values for row in rows], many=True)
 
+    def suspect(self, error: Exception) -> Row | None:
+        # The rows before it are in, until the savepoint is undone.
+        number = self._all_changes() - self._changes
+        return self._rows[number] if number < len(self._rows) else None
+
+    def _all_changes(self) -> int:
+        # https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.total_changes
+        return int(self._unit.connection.connection.total_changes)
+
 
 class MultiRow:
     """INSERT … VALUES (…), (…), …"""
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
-        self._step = 1
+        self._rows: Sequence[Row] = ()
+
+    def suspect(self, error: Exception) -> Row | None:
+        found = _DUPLICATE.search(str(error))
+        if found is None:
+            return None
+        value = found[1] or found[2]
+        same = [row for row in self._rows if any(str(v) == value for v in row.values)]
+        return same[min(1, len(same) - 1)] if same else None  # the second of two that are equal
 
     def write(self, rows: Sequence[Row]) -> None:
         for part in parts(rows, self._unit.connection):
             self._insert(part)
 
     def _insert(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
         shape = rows[0].shape
         sql = f"{shape.insert} VALUES {', '.join([shape.placeholders] * len(rows))}"
         if shape.suffix:
@@ -105,12 +131,22 @@ class Copy(MultiRow):
             return
         unit = self._unit
         unit.figures_sent(1)
+        self._rows = rows
         connection = unit.connection
         with connection.cursor() as cursor, connection.wrap_database_errors:
             with cursor.copy(f"COPY {shape.quoted} ({shape.quoted_columns}) FROM STDIN") as copy:
                 write_row = copy.write_row
                 for row in rows:
                     write_row(row.values)
+
+    def suspect(self, error: Exception) -> Row | None:
+        # CONTEXT:  COPY auth_user, line 7
+        context = getattr(getattr(error.__cause__, "diag", None), "context", None) or ""
+        found = re.search(r"COPY .*, line (\d+)", context)
+        if found is None:
+            return super().suspect(error)
+        number = int(found[1]) - 1
+        return self._rows[number] if number < len(self._rows) else None
 
     def _can_copy(self, shape: Shape) -> bool:
         if shape.copyable is None:
@@ -125,6 +161,11 @@ class Copy(MultiRow):
             )
         return shape.copyable
 
+
+_DUPLICATE = re.compile(
+    r"Duplicate entry '(.*)' for key"  # MySQL, MariaDB
+    r"|Key \(.*\)=\((.*)\) already exists"  # PostgreSQL
+)
 
 _COPIED = frozenset(
     [
