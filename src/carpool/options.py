@@ -40,7 +40,7 @@ class Options:
     rejects: str | os.PathLike[str] | None
     progress: Any
     dry_run: bool
-    coalesce: bool
+    coalesce: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.using, Iterable) and not isinstance(self.using, str):
@@ -92,6 +92,8 @@ class Options:
             raise ConfigurationError(
                 f"timeout={self.timeout!r} must be a positive number of seconds, or None."
             )
+        if not isinstance(self.coalesce, bool):
+            raise ConfigurationError(f"coalesce={self.coalesce!r} must be True or False.")
         if self.setup is not None and not callable(self.setup):
             raise ConfigurationError("setup must be a callable without arguments, or None.")
         if not (

@@ -63,6 +63,12 @@ def manager_of(label: str) -> models.Manager[Any]:
     return model_of(label)._default_manager
 
 
+def is_saved(instance: models.Model) -> bool:
+    """Tell whether it has been saved, and not been deleted since, without asking for its key."""
+    key = instance.__dict__.get(instance._meta.pk.attname, "of two columns")
+    return key is not None and not instance._state.adding
+
+
 def names_in(value: Any) -> Iterator[Name]:
     """Yield the names that a value mentions, however deep."""
     if isinstance(value, Name):
@@ -429,7 +435,7 @@ class BulkUpdate(Line):
 
     def run(self, machine: Machine) -> Any:
         instances = [machine[name] for name in self.names]
-        if any(instance._state.adding for instance in instances):
+        if not all(is_saved(instance) for instance in instances):
             return "not saved"
         for instance in instances:
             setattr(instance, self.attribute, self.value)
@@ -477,7 +483,7 @@ class Relate(Line):
     def run(self, machine: Machine) -> Any:
         instance = machine[self.name]
         targets = [machine[name] for name in self.targets]
-        if any(one._state.adding for one in (instance, *targets)):
+        if not all(is_saved(one) for one in (instance, *targets)):
             return "not saved"
         manager = getattr(instance, self.relation)
         if not hasattr(manager, self.action):
@@ -504,7 +510,7 @@ class RelatedCreate(Line):
     get: bool = False
 
     def run(self, machine: Machine) -> Any:
-        if machine[self.owner]._state.adding:
+        if not is_saved(machine[self.owner]):
             return "not saved"
         manager = getattr(machine[self.owner], self.relation)
         values = machine.resolve(self.values)
@@ -524,7 +530,7 @@ class Related(Line):
     relation: str
 
     def run(self, machine: Machine) -> Any:
-        if machine[self.name]._state.adding:
+        if not is_saved(machine[self.name]):
             return "not saved"
         rows = getattr(machine[self.name], self.relation)
         return rows.count(), [seen(row) for row in rows.order_by("pk")]
@@ -538,7 +544,7 @@ class Reorder(Line):
 
     def run(self, machine: Machine) -> Any:
         course = machine[self.name]
-        if course._state.adding:
+        if not is_saved(course):
             return "not saved"
         keys = list(course.get_lesson_order())
         course.set_lesson_order(keys[::-1])
@@ -767,13 +773,13 @@ class Atomic(Line):
     def context(self, machine: Machine) -> AbstractContextManager[Any]:
         if self.how == "coalesce":
             return machine.unit_of_work()
-        stack = ExitStack()
-        for alias in machine.aliases:
-            if self.how == "savepoint":
-                stack.enter_context(by_hand(alias))
-            else:
-                stack.enter_context(transaction.atomic(alias, savepoint=self.how != "joined"))
-        return stack
+        with ExitStack() as stack:
+            for alias in machine.aliases:
+                if self.how == "savepoint":
+                    stack.enter_context(by_hand(alias))
+                else:
+                    stack.enter_context(transaction.atomic(alias, savepoint=self.how != "joined"))
+            return stack.pop_all()
 
     def __repr__(self) -> str:
         words = "".join(
