@@ -64,6 +64,28 @@ with transaction.atomic():
     transaction.set_rollback(True)
 """
 
+#: Makes the next thousand cities in one block; prints the statements that wrote, and the figures.
+COUNT_WRITES = """
+import django
+django.setup()
+import itertools
+import carpool
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from atlas import geonames, imports
+from atlas.models import City
+imports.countries_by_code()
+there = set(City.objects.values_list("geoname_id", flat=True))
+new = (row for row in geonames.cities() if row["geonameid"] not in there)
+rows = list(itertools.islice(new, 1000))
+with CaptureQueriesContext(connection) as queries, carpool.coalesce() as figures:
+    for row in rows:
+        imports.create_city(row)
+writes = [q["sql"] for q in queries.captured_queries if not q["sql"].startswith("SELECT")]
+writes += [q["sql"] for q in queries.captured_queries if "nextval" in q["sql"]]
+print(len(writes), "writes;", figures)
+"""
+
 Run = subprocess.CompletedProcess[str]
 
 
@@ -145,6 +167,21 @@ def test_the_rows_are_those_of_a_plain_loop(
 
     assert len(found["cities"]) == CITIES
     assert found == expected
+
+
+@pytest.mark.only_on("sqlite", "postgresql")
+def test_a_thousand_cities_take_sixty_writes(new_database: Callable[[], str]) -> None:
+    """Inherited rows, links, alternate names, search entries and counters, in one block."""
+    url = new_database()
+    assert demo("--limit", "1", url=url).returncode == 0
+
+    finished = run_in_atlas("-c", COUNT_WRITES, url=url)
+
+    assert finished.returncode == 0, finished.stderr
+    assert int(finished.stdout.split()[0]) <= 60, finished.stdout
+    cities = dump(url)["cities"]
+    assert len(cities) == 1001
+    assert all(city[0]["language_count"] == len(city[1]) for city in cities)
 
 
 def test_a_missing_row_is_noticed(imported: tuple[str, Run]) -> None:

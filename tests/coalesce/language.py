@@ -658,9 +658,10 @@ def reversed_pairs(rows: models.QuerySet[Any]) -> Any:
 def with_children(rows: models.QuerySet[Any]) -> Any:
     """Prefetch whatever points at these rows."""
     names = [
-        str(relation.get_accessor_name())
+        name
         for relation in rows.model._meta.related_objects
         if relation.related_model._meta.app_label == "app" and not relation.one_to_one
+        if (name := relation.get_accessor_name()) is not None
     ]
     return [
         [len(getattr(row, name).all()) for name in names] for row in rows.prefetch_related(*names)
