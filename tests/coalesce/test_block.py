@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
 from django.core import serializers
-from django.db import IntegrityError, connection, connections, models, transaction
+from django.db import DatabaseError, IntegrityError, connection, connections, models, transaction
 from django.db.models import Count, F
 from django.db.models.signals import m2m_changed, post_save
 from django.test.utils import CaptureQueriesContext
@@ -303,13 +303,13 @@ def test_a_second_save_changes_the_queued_row() -> None:
     """No flush, no UPDATE."""
     with carpool.coalesce() as figures:
         tag = Tag.objects.create(word="a")
-        tag.word = "b"
+        tag.uses = 1
         tag.save()
         Tag.objects.filter(pk=tag.pk).update(uses=F("uses") + 2)
     if connection.vendor != "mysql":  # where the key is late, and reading it writes the row
         assert figures.flushes == 1
         assert figures.queued == 3
-    assert Tag.objects.values_list("word", "uses").get() == ("b", 2)
+    assert Tag.objects.values_list("word", "uses").get() == ("a", 3)
 
 
 # Errors.
@@ -545,3 +545,35 @@ def test_without_a_strategy_everything_is_executed(monkeypatch: pytest.MonkeyPat
     assert Author.objects.count() == 2
     with pytest.raises(carpool.ConfigurationError, match="strict"), carpool.coalesce(strict=True):
         pass
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"email": "taken"}, {"email": "free"}),
+        ({"balance": -1}, {"balance": 1}),
+        ({"name": "x" * 50}, {"name": "x"}),
+        ({"number": 2**40}, {"number": 1}),
+    ],
+)
+def test_a_row_that_is_mended_in_time_is_refused_all_the_same(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """A loop would have met the error at the first save()."""
+    Account.objects.create(name="t", email="taken", region="t")
+    fields = {"name": "n", "email": "e", "region": "r"}
+
+    def mend() -> None:
+        account = Account.objects.create(**{**fields, **first})
+        for name, value in second.items():
+            setattr(account, name, value)
+        account.save()
+
+    refused = connection.vendor != "sqlite" or not first.keys() & {"name", "number"}
+    if refused:
+        with pytest.raises(DatabaseError), carpool.coalesce():
+            mend()
+    else:  # SQLite takes a text of any length, and all that fits 64 bits
+        with carpool.coalesce():
+            mend()
+    assert Account.objects.count() == 1 + (not refused)

@@ -1,4 +1,4 @@
-"""What `run()` makes of `coalesce()`: bad rows cost no batch, and the report says what was saved."""
+"""What `run()` makes of `coalesce()`: bad rows cost no batch, and the report tells what it saved."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def make_tag(word: str) -> None:
 
 
 def run(function: Any, items: Any, **options: Any) -> carpool.Report:
-    options = {"executor": "inline", "progress": False} | options
-    return carpool.run(function, items, **options)
+    return carpool.run(function, items, **{"executor": "inline", "progress": False, **options})
 
 
 def words() -> list[str]:
@@ -144,9 +143,7 @@ def test_an_item_whose_later_row_is_refused() -> None:
 
     report = run(function, list("abc"), chunk_size=3)
 
-    assert [(f.index, f.error) for f in report.failures] == [
-        (1, "django.db.utils.IntegrityError")
-    ]
+    assert [(f.index, f.error) for f in report.failures] == [(1, "django.db.utils.IntegrityError")]
     assert words() == ["a", "c", "taken"]
 
 

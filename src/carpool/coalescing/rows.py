@@ -47,6 +47,7 @@ class Shape:
         )
         self.suffix = connection.ops.on_conflict_suffix_sql(list(fields), on_conflict, [], [])
         self.sizes = Sizes(self.fields)
+        self.checks = Checks(connection, model, self.fields)
         self.copyable: bool | None = None  # not known yet
         self.placeholders = "(" + ", ".join(["%s"] * len(fields)) + ")"
 
@@ -75,6 +76,79 @@ class Sizes:
             if value is not None:
                 size += len(value) if isinstance(value, (str, bytes)) else 256
         return size
+
+
+class Checks:
+    """Which values of a shape's columns the database will surely not refuse.
+
+    None of a column that a unique, check or exclusion constraint may look at. Foreign keys don't
+    count: where they are changed in the queue, they are checked at COMMIT.
+    """
+
+    def __init__(
+        self, connection: BaseDatabaseWrapper, model: type[models.Model], fields: list[Field]
+    ) -> None:
+        meta = model._meta
+        self._rules: list[Callable[[Any], bool]] = []
+        constrained = {name for names in meta.unique_together for name in names}
+        anything = False
+        for constraint in meta.constraints:
+            if isinstance(constraint, models.UniqueConstraint) and constraint.fields:
+                constrained.update(constraint.fields)
+                anything = anything or constraint.condition is not None
+            else:
+                anything = True
+        for field in fields:
+            if anything or field.unique or field.name in constrained:
+                self._rules.append(_never)
+            else:
+                self._rules.append(_rule(field, connection))
+
+    def surely_pass(self, number: int, value: Any) -> bool:
+        """Tell whether a column's value will surely be taken."""
+        return self._rules[number](value)
+
+
+def _never(value: Any) -> bool:
+    return False
+
+
+def _is_storable(text: str) -> bool:
+    """Tell whether a database takes the characters: no NUL, no lone surrogate."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _rule(field: Field, connection: BaseDatabaseWrapper) -> Callable[[Any], bool]:
+    while isinstance(field, models.ForeignKey):
+        field = field.target_field
+    kind = field.get_internal_type()
+    if not type(field).__module__.startswith("django.db.models."):
+        return _never
+    if kind == "BooleanField":
+        return lambda value: value is None or isinstance(value, bool)
+    if kind in ("CharField", "SlugField", "TextField"):
+        longest = field.max_length if kind != "TextField" else None
+        return lambda value: (
+            value is None
+            or (
+                isinstance(value, str)
+                and (longest is None or len(value) <= longest)
+                and _is_storable(value)
+            )
+        )
+    try:
+        lowest, highest = connection.ops.integer_field_range(kind)
+    except KeyError:
+        return _never
+    if lowest is None:  # SQLite's own range
+        lowest = 0 if kind.startswith("Positive") else -(2**63)
+        highest = 2**63 - 1
+    return lambda value: (
+        value is None or (isinstance(value, int) and lowest <= value <= (highest or 0))
+    )
 
 
 class Row:

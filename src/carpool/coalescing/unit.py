@@ -371,7 +371,10 @@ class Unit:
             self._late.add(entry)
 
     def change(self, compiler: Any, result_type: Any) -> int | None:
-        """Change rows that are still queued; return how many, or None if it must be executed."""
+        """Change rows that are still queued; return how many, or None if it must be executed.
+
+        Only where the row as it was would surely have been taken: a loop would have met the error.
+        """
         query = compiler.query
         if result_type != ROW_COUNT or not self._rows:
             return None
@@ -394,6 +397,9 @@ class Unit:
                 new = self._new_value(field, value, row, number)
                 if new is _MISSING or (new is None and not field.null):
                     return None
+                old = row.values[number]
+                if old != new and not row.shape.checks.surely_pass(number, old):
+                    return None  # the INSERT as it was may be refused, and must be
                 changes.append((row, number, new))
         self.connection.validate_no_broken_transaction()
         for row, number, new in changes:
