@@ -1,4 +1,4 @@
-"""What `run()` makes of `coalesce()`: bad rows cost no batch, and the report tells what it saved."""
+"""What `run()` makes of `coalesce()`: bad rows cost no batch; the report says what was saved."""
 
 from __future__ import annotations
 
