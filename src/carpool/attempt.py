@@ -396,6 +396,7 @@ class Attempt:
                     unit.written.clear()
                     unit.refused.clear()
                     unit.lowest.clear()
+                    unit.drop(None)
                 for position, item in self.items.load(group):
                     self._run_item(position, item)
                     self.observer.idle()  # the next may have to be loaded first
@@ -564,7 +565,8 @@ class Attempt:
                 "Leave it open: carpool closes its workers' connections itself."
             )
             raise _Undone(position, describe(closed), None)
-        if error is None and any(map(databases.is_aborted, self.connections)):
+        broken = any(unit.broken is not None for unit in self.units)
+        if error is None and (broken or any(map(databases.is_aborted, self.connections))):
             return TransactionBroken(
                 "the function returned, but its transaction can't be committed any more: it "
                 "caught a database error (or called set_rollback) outside of an atomic() block "

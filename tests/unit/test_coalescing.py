@@ -26,7 +26,7 @@ from tests.app.models import Author, Book
         ('SELECT 1 FROM "a" WHERE EXISTS(SELECT 1 FROM "b" U0)', ("a", "b"), False),
         ('UPDATE "a" SET "x" = %s', ("a",), False),
         ('SELECT my_function("a"."x") FROM "a"', ("a",), True),
-        ("SELECT 'FROM \"b\"' FROM \"a\"", ("a",), False),
+        ('SELECT \'FROM "b"\' FROM "a"', ("a",), False),
         ('SELECT EXTRACT(YEAR FROM "a"."x") FROM "a"', ("a", "a"), False),
     ],
 )

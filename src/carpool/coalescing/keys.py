@@ -48,8 +48,8 @@ class Keys(Protocol):
 class SequenceKeys:
     """PostgreSQL: https://www.postgresql.org/docs/current/functions-sequence.html.
 
-    ``nextval`` is never rolled back, and explicit keys don't move a sequence, so nothing has to
-    be noted. A column GENERATED ALWAYS takes no explicit key; there is none to reserve for it.
+    ``nextval`` is never rolled back, and explicit keys don't move a sequence. A column GENERATED
+    ALWAYS takes no explicit key; there is none to reserve for it.
     """
 
     _unit: Unit
@@ -87,7 +87,12 @@ class SequenceKeys:
         return [key for (key,) in rows if key is not None]
 
     def given(self, table: str, key: Any) -> bool:
-        return False
+        if key is not None:
+            return False
+        # Its nextval comes at the flush: those that are reserved by then would follow it.
+        if table in self._blocks:
+            self._blocks[table].clear()
+        return True
 
     def forget(self, table: str | None = None) -> None:
         pass

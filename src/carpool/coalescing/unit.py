@@ -17,6 +17,14 @@ Note [Savepoints]
     youngest savepoint, and rolling back to any of them just drops the queue. A savepoint is sent
     when the first statement after it is: many a one never is.
 
+Note [Broken]
+    After a flush that was refused, nothing can be sent until its savepoint is undone, and
+    everything is refused as Django does after an error. But Django's own mark for that would not
+    do: code may expect an IntegrityError of an inner block, and catch what the flush before that
+    block's savepoint raises, an error of rows that are not the block's; Django would then roll
+    back whatever is around it without a word. So the error is kept, and raised again where the
+    block that the rows belong to ends.
+
 Note [Lock]
     SQLite has one write lock. BEGIN IMMEDIATE takes it when the first write is sent, not when the
     block begins, so that several processes prepare their rows side by side. Until then reads are
@@ -27,6 +35,7 @@ Note [Lock]
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
@@ -40,6 +49,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.expressions import Col, CombinedExpression, Value
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.constants import ROW_COUNT
+from django.db.transaction import TransactionManagementError
 
 from carpool.coalescing import barrier, keys, late, shortcut, writers
 from carpool.coalescing.compilers import Compilers
@@ -95,6 +105,7 @@ class Unit:
         self.tag: Hashable = None
         self.written: set[Hashable] = set()  # tags with rows in the database, or SQL of their own
         self.refused: dict[Hashable, Exception] = {}
+        self.broken: BaseException | None = None  # see Note [Broken]
         self.lowest: dict[str, int] = {}  # by table, the lowest reserved key that was written
         self.auto_increment: int | None = None
         self._figures: list[Figures] = []
@@ -196,7 +207,7 @@ class Unit:
         try:
             yield
         finally:
-            self._figures.remove(figures)
+            self._figures = [others for others in self._figures if others is not figures]
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -227,6 +238,7 @@ class Unit:
         """
         if self._suspended or not self.has_strategy or len(objs) > SMALL_BULK:
             return None
+        self._refuse_if_broken()
         shape = self._shape(model, fields, returning or [], on_conflict)
         if shape is None or (shape.late is not None and self._read_at_once[shape.table] >= OFTEN):
             return None
@@ -325,7 +337,11 @@ class Unit:
                 return None
             return _InsertShape(self.connection, model, fields, conflict, late=auto)
         if wanted:
-            if self._keys is None or not self._keys.can_reserve(meta.db_table, auto.column):
+            if self._keys is None:
+                return None
+            if meta.db_table in self._mixed:  # the first look must see its rows
+                self.flush(EarlyFlush(meta.db_table, place()))
+            if not self._keys.can_reserve(meta.db_table, auto.column):
                 return None
             return _InsertShape(self.connection, model, [*fields, auto], conflict, reserve=auto)
         if not fields:
@@ -464,6 +480,7 @@ class Unit:
         """See every statement, as an execute wrapper."""
         if self._passing or self.connection.needs_rollback:  # in which case Django refuses it
             return execute(sql, params, many, context)
+        self._refuse_if_broken()
         compiler = self.statement
         if compiler is None:
             reads = _reads(sql)
@@ -486,6 +503,13 @@ class Unit:
         finally:
             self.statement = before
 
+    def _refuse_if_broken(self) -> None:
+        if self.broken is not None:
+            raise TransactionManagementError(
+                "Queued rows were refused in the current transaction. You can't execute queries "
+                "until the end of the 'atomic' block."
+            ) from self.broken
+
     def _before_a_write(self, compiler: Any) -> None:
         self.begin()
         self._send_savepoints()
@@ -501,6 +525,7 @@ class Unit:
         """Write the queue before something that no wrapper sees, on the driver's own cursor."""
         if self._passing or self.connection.needs_rollback:
             return
+        self._refuse_if_broken()
         if self._rows:
             self.flush(EarlyFlush("SQL of your own", place()))
         self._before_a_write(None)
@@ -532,6 +557,7 @@ class Unit:
             self.waited += time.monotonic() - began
 
     def _make_savepoint(self, sid: str) -> None:
+        self._refuse_if_broken()
         self.flush(EarlyFlush("a savepoint", place()) if self._rows else None)
         self._savepoints.append(sid)
         if self._suspended:
@@ -546,6 +572,8 @@ class Unit:
                     self._send["_savepoint"](sid)
 
     def _release_savepoint(self, sid: str) -> None:
+        if self.broken is not None:
+            raise self.broken  # Django undoes the savepoint
         if self._rows:
             # Django undoes the savepoint if this raises; it could not if the connection were
             # marked for rollback.
@@ -559,6 +587,8 @@ class Unit:
 
     def _roll_back_to_savepoint(self, sid: str) -> None:
         self.discard()
+        if self.broken is not None and _is_in_flight(self.broken):
+            self.broken = None
         if sid in self._savepoints:
             del self._savepoints[self._savepoints.index(sid) + 1 :]
             return
@@ -572,6 +602,7 @@ class Unit:
         self.discard()
         self._savepoints.clear()
         self._begin = None
+        self.broken = None
         self._send["_rollback"]()
 
     # Out of the queue.
@@ -583,6 +614,8 @@ class Unit:
         """
         self._suspended = True
         self.write()
+        if self.broken is not None:
+            raise self.broken
         self._begin = None  # nothing was written
 
     def write(self) -> None:
@@ -600,7 +633,8 @@ class Unit:
                     row.late.arrive(None)
 
     def drop(self, tag: Hashable) -> None:
-        """Drop what is queued under one tag."""
+        """Drop what is queued under one tag, and the memory of an error."""
+        self.broken = None
         tables = self._clear()
         for name, table in tables.items():
             kept = Table()
@@ -640,8 +674,7 @@ class Unit:
 
         Args:
             early: why now, if it is not the end.
-            marks: mark the transaction for rollback if the database refuses, as a failed save()
-                does.
+            marks: if the database refuses, hold the transaction for broken: see Note [Broken].
 
         Raises:
             DatabaseError: a row was refused. What was queued is dropped.
@@ -665,10 +698,8 @@ class Unit:
                 else:
                     self._write(tables)
         except BaseException as error:
-            connection = self.connection
-            if marks and connection.in_atomic_block:
-                connection.needs_rollback = True
-                connection.rollback_exc = error  # type: ignore[attr-defined]
+            if marks:
+                self.broken = error
             for table in tables.values():
                 for row in table.rows:
                     if row.late is not None and not row.late.known:
@@ -858,6 +889,18 @@ class _InsertShape(Shape):
 
 
 _MISSING: Any = object()
+
+
+def _is_in_flight(error: BaseException) -> bool:
+    """Tell whether the exception that is being handled is this one, or came from it."""
+    current = sys.exc_info()[1]
+    seen: set[int] = set()
+    while current is not None and id(current) not in seen:
+        if current is error:
+            return True
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return False
 
 
 def _of_tags(tables: dict[str, Table], tags: set[Hashable]) -> dict[str, Table]:
