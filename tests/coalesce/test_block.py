@@ -24,7 +24,7 @@ from django.utils import timezone
 import carpool
 from carpool.coalescing import Unit, unit_of
 from tests.app import reactions
-from tests.app.models import Account, Author, Book, Tag
+from tests.app.models import Account, Author, Book, SignalLog, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -58,6 +58,7 @@ def statements() -> Iterator[list[str]]:
 # Statements.
 
 
+@pytest.mark.first_rows
 def test_a_thousand_users_take_six_statements() -> None:
     """The recipe's unchanged create(), a thousand times."""
     with statements() as sent, carpool.coalesce() as figures:
@@ -65,8 +66,9 @@ def test_a_thousand_users_take_six_statements() -> None:
 
     assert len(sent) <= 6, sent
     assert User.objects.count() == 1000
-    assert figures.queued == 1000
-    assert figures.sent == len(sent)
+    at_once = 0 if connection.vendor == "mysql" else 1
+    assert figures.queued == 1000 - at_once
+    assert figures.sent == len(sent) - at_once
     assert figures.saved == 1000 - len(sent)
     assert figures.flushes == 1
     assert not figures.early
@@ -115,6 +117,49 @@ def test_a_long_block_writes_now_and_then(monkeypatch: pytest.MonkeyPatch) -> No
                 session_key=f"{n}", session_data="x" * 60_000, expire_date=timezone.now()
             )
     assert figures.flushes == 5
+
+
+@pytest.mark.first_rows
+@pytest.mark.parametrize("number", [1, 5])
+def test_a_block_with_little_in_it_sends_no_more_than_without(number: int) -> None:
+    """No key is reserved for a single row, nor for a single bulk_create()."""
+    with statements() as sent, carpool.coalesce():
+        Tag.objects.create(word="w")
+        Author.objects.bulk_create([Author(name=f"a{n}") for n in range(number)])
+    assert len(sent) == 2, sent
+    assert Author.objects.count() == number
+
+
+# Values.
+
+
+def test_what_is_changed_after_the_save_is_stored_as_it_was() -> None:
+    """A prepared value is the value at that moment."""
+    data = {"a": [1]}
+    with carpool.coalesce():
+        made = SignalLog.objects.create(item="i", position=1, signal="s", sender="x", detail=data)
+        data["a"].append(2)
+    assert SignalLog.objects.get(pk=made.pk).detail == {"a": [1]}
+
+
+def test_a_value_that_cannot_be_prepared_is_refused_at_its_place() -> None:
+    """Also after another was, and before anything is said of the transaction."""
+    with carpool.coalesce():
+        for value in ("x", object()):
+            with pytest.raises((TypeError, ValueError)):
+                Tag(word="w", uses=value).save()  # type: ignore[misc]
+        transaction.set_rollback(True)
+
+
+def test_a_connection_that_is_closed_in_the_block() -> None:
+    """What was queued is gone, as it is without the block; what comes then is sent at once."""
+    with carpool.coalesce():
+        Tag.objects.create(word="gone")
+        connection.close()
+        connection.connect()
+        with transaction.atomic():
+            Tag.objects.create(word="kept")
+    assert [tag.word for tag in Tag.objects.all()] == ["kept"]
 
 
 # Keys.

@@ -55,7 +55,7 @@ from carpool.coalescing import barrier, keys, late, shortcut, writers
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
 from carpool.coalescing.rows import Row, Shape, Table, in_order
-from carpool.coalescing.values import reader_of
+from carpool.coalescing.values import frozen, reader_of
 from carpool.errors import trouble_of
 
 MOST_ROWS = 5000
@@ -69,6 +69,12 @@ FEW = 2
 
 OFTEN = 16
 """Such flushes in a row after which the table's rows are written at once, to the block's end."""
+
+FIRST_SAVES = 1
+"""Rows of a table that are sent at once, since there may be no more that need a key reserved."""
+
+FIRST_BULKS = 2
+"""Likewise, small bulk_create()s."""
 
 SMALL_BULK = 100
 """Rows up to which a bulk_create() joins the queue; a larger one is a batch by itself."""
@@ -121,6 +127,8 @@ class Unit:
         self._savepoints: list[str] = []  # made, but not sent
         self._begin: Any = None  # SQLite's BEGIN, put off
         self._read_at_once: Counter[str] = Counter()
+        self._firsts: Counter[str] = Counter()
+        self._driver: Any = None
         self._arrivals: list[tuple[late.LateKey, Any]] = []
         self._late: set[tuple[type[models.Model], str]] = set()
         self._keys: keys.Keys | None = None
@@ -238,13 +246,11 @@ class Unit:
         """
         if self._suspended or not self.has_strategy or len(objs) > SMALL_BULK:
             return None
-        self._refuse_if_broken()
-        shape = self._shape(model, fields, returning or [], on_conflict)
+        if self._lost_its_transaction():
+            return None
+        shape = self._shape(model, fields, returning or [], on_conflict, len(objs))
         if shape is None or (shape.late is not None and self._read_at_once[shape.table] >= OFTEN):
             return None
-        connection = self.connection
-        if connection.needs_rollback:
-            connection.validate_no_broken_transaction()
         prepared = []
         given: dict[tuple[int, int], Any] = {}
         for obj in objs:
@@ -253,12 +259,36 @@ class Unit:
                 self.given_up = given
                 return None
             prepared.append(values)
+        self._refuse_if_broken()  # not sooner: a value that can't be prepared comes first
+        if self.connection.needs_rollback:
+            self.connection.validate_no_broken_transaction()
         returned = [self._enter(shape, obj, v) for obj, v in zip(objs, prepared, strict=True)]
         for figures in self._figures:
             figures.queued += 1
         if self._rows >= MOST_ROWS or self._bytes >= MOST_BYTES:
             self.flush(EarlyFlush("the queue's limit", place()))
         return returned if returning else []
+
+    def _lost_its_transaction(self) -> bool:
+        """Tell whether the connection has been closed since; queue no more then."""
+        driver = self.connection.connection
+        if self._driver is None:
+            self._driver = driver
+        elif driver is not self._driver:
+            self.discard()
+            self._suspended = True
+        return self._suspended
+
+    def _is_one_of_the_first(self, table: str, number: int) -> bool:
+        """Tell whether rows should be sent at once, since there may be no more of them.
+
+        Reserving a key takes a statement: a block with a single row, or a single bulk_create(),
+        of a table would be slower for it. In a run there are more.
+        """
+        if self.isolates or self._firsts[table] >= (FIRST_SAVES if number == 1 else FIRST_BULKS):
+            return False
+        self._firsts[table] += 1
+        return True
 
     def _values(
         self, shape: _InsertShape, obj: models.Model, raw: bool, given: dict[tuple[int, int], Any]
@@ -288,7 +318,7 @@ class Unit:
                 elif hasattr(value, "resolve_expression"):
                     queueable = False
                 else:
-                    value = field.get_db_prep_save(value, connection=self.connection)
+                    value = frozen(field.get_db_prep_save(value, connection=self.connection))
                     if hasattr(value, "as_sql") or (value is None and not field.null):
                         queueable = False
             values.append(value)
@@ -300,12 +330,16 @@ class Unit:
         fields: Sequence[Any],
         returning: Sequence[Any],
         on_conflict: Any,
+        number: int,
     ) -> _InsertShape | None:
         known = self._shapes.setdefault(model, [])
         for its_fields, its_returning, its_conflict, shape in known:
             if its_fields == fields and its_returning == returning and its_conflict is on_conflict:
                 return shape
-        shape = self._new_shape(model, fields, returning, on_conflict)
+        shape = self._new_shape(model, fields, returning, on_conflict, number)
+        if shape is _MISSING:
+            self.given_up = {}  # the compiler need not ask again
+            return None
         known.append((list(fields), list(returning), on_conflict, shape))
         return shape
 
@@ -315,6 +349,7 @@ class Unit:
         all_fields: Sequence[Any],
         returning: Sequence[Any],
         conflict: Any,
+        number: int,
     ) -> _InsertShape | None:
         meta = model._meta
         auto: Any = meta.auto_field
@@ -339,6 +374,8 @@ class Unit:
         if wanted:
             if self._keys is None:
                 return None
+            if self._is_one_of_the_first(meta.db_table, number):
+                return _MISSING  # type: ignore[no-any-return]
             if meta.db_table in self._mixed:  # the first look must see its rows
                 self.flush(EarlyFlush(meta.db_table, place()))
             if not self._keys.can_reserve(meta.db_table, auto.column):
@@ -392,7 +429,7 @@ class Unit:
         Only where the row as it was would surely have been taken: a loop would have met the error.
         """
         query = compiler.query
-        if result_type != ROW_COUNT or not self._rows:
+        if result_type != ROW_COUNT or not self._rows or self._lost_its_transaction():
             return None
         table = self._tables.get(query.get_meta().db_table)
         if table is None or not table.by_key:
@@ -471,7 +508,7 @@ class Unit:
             if not field.remote_field:
                 return _MISSING
             value = value.prepare_database_save(field)
-        value = field.get_db_prep_save(value, connection=self.connection)
+        value = frozen(field.get_db_prep_save(value, connection=self.connection))
         return _MISSING if hasattr(value, "as_sql") else value
 
     # The barrier.
@@ -481,6 +518,8 @@ class Unit:
         if self._passing or self.connection.needs_rollback:  # in which case Django refuses it
             return execute(sql, params, many, context)
         self._refuse_if_broken()
+        if self._lost_its_transaction():
+            return execute(sql, params, many, context)
         compiler = self.statement
         if compiler is None:
             reads = _reads(sql)

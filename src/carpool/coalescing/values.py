@@ -7,7 +7,9 @@ knows, from the field's class, for which values that is so.
 
 from __future__ import annotations
 
+import copy
 import datetime
+import decimal
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -100,3 +102,37 @@ def plain_type(field: Field, connection: BaseDatabaseWrapper) -> type | None:
     if kind is models.UUIDField and connection.features.has_native_uuid_field:
         return uuid.UUID
     return _PLAIN.get(field.get_internal_type())
+
+
+_IMMUTABLE = frozenset(
+    [
+        bool,
+        bytes,
+        datetime.date,
+        datetime.datetime,
+        datetime.time,
+        datetime.timedelta,
+        decimal.Decimal,
+        float,
+        int,
+        str,
+        type(None),
+        uuid.UUID,
+    ]
+)
+
+
+def frozen(value: Any) -> Any:
+    """Return a prepared value as it is now, whatever becomes of the object that it came from.
+
+    psycopg's Jsonb, for one, holds the dict, and is turned into text when it is sent.
+    """
+    if type(value) in _IMMUTABLE or isinstance(value, str | int) or hasattr(value, "as_sql"):
+        return value
+    dumps = getattr(value, "dumps", None)
+    if dumps is not None and type(value).__module__.startswith("psycopg"):
+        text = dumps(value.obj)
+        return type(value)(None, dumps=lambda _: text)
+    if isinstance(value, memoryview | bytearray):
+        return bytes(value)
+    return copy.deepcopy(value)
