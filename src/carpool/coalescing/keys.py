@@ -17,7 +17,7 @@ from django.db import DatabaseError
 if TYPE_CHECKING:
     from carpool.coalescing.unit import Unit
 
-BLOCKS = (16, 128, 1024, 4096)
+BLOCKS = (64, 1024, 4096)
 """Keys reserved at a time: the first is small, for a block that makes a few rows."""
 
 
@@ -79,12 +79,15 @@ class SequenceKeys:
         number = self._sizes.get(table, 0)
         self._sizes[table] = number + 1
         rows = self._unit.ask(
-            "SELECT nextval(pg_get_serial_sequence(%s, %s)) FROM pg_attribute, "
-            "generate_series(1, %s) WHERE attrelid = %s::regclass AND attname = %s "
-            "AND attidentity <> 'a'",
+            "SELECT nextval(pg_get_serial_sequence(%s, %s)), "
+            "relkind IN ('r', 'p') AND NOT relrowsecurity "
+            "FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid, generate_series(1, %s) "
+            "WHERE attrelid = %s::regclass AND attname = %s AND attidentity <> 'a'",
             [quoted, column, BLOCKS[min(number, len(BLOCKS) - 1)], quoted, column],
         )
-        return [key for (key,) in rows if key is not None]
+        for _, is_plain in rows[:1]:  # asked by the way, for COPY
+            self._unit.plain_tables[table] = is_plain
+        return [key for key, _ in rows if key is not None]
 
     def given(self, table: str, key: Any) -> bool:
         if key is not None:

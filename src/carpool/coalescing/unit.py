@@ -70,10 +70,10 @@ FEW = 2
 OFTEN = 16
 """Such flushes in a row after which the table's rows are written at once, to the block's end."""
 
-FIRST_SAVES = 1
+FIRST_SAVES = 3
 """Rows of a table that are sent at once, since there may be no more that need a key reserved."""
 
-FIRST_BULKS = 2
+FIRST_BULKS = 6
 """Likewise, small bulk_create()s."""
 
 SMALL_BULK = 100
@@ -248,6 +248,9 @@ class Unit:
             return None
         if self._lost_its_transaction():
             return None
+        if self.broken is not None or self.connection.needs_rollback:
+            self.given_up = {}  # refused when it is executed: a bad value is told of first
+            return None
         shape = self._shape(model, fields, returning or [], on_conflict, len(objs))
         if shape is None or (shape.late is not None and self._read_at_once[shape.table] >= OFTEN):
             return None
@@ -259,9 +262,6 @@ class Unit:
                 self.given_up = given
                 return None
             prepared.append(values)
-        self._refuse_if_broken()  # not sooner: a value that can't be prepared comes first
-        if self.connection.needs_rollback:
-            self.connection.validate_no_broken_transaction()
         returned = [self._enter(shape, obj, v) for obj, v in zip(objs, prepared, strict=True)]
         for figures in self._figures:
             figures.queued += 1
@@ -873,9 +873,14 @@ class Unit:
             assert isinstance(row.shape, _InsertShape)
             self._arrivals.append((row.late, row.shape.converted(value)))
 
+    @property
+    def plain_tables(self) -> dict[str, bool]:
+        """By table: whether COPY may write to it, as far as it is known on this connection."""
+        return _plain_tables.setdefault(self.connection, {})
+
     def is_plain_table(self, shape: Shape) -> bool:
         """Tell whether COPY may write to it: a table, without row-level security (PostgreSQL)."""
-        known = _plain_tables.setdefault(self.connection, {})
+        known = self.plain_tables
         if shape.table not in known:
             rows = self.ask(
                 "SELECT relkind IN ('r', 'p') AND NOT relrowsecurity FROM pg_class "
