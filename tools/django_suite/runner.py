@@ -24,7 +24,7 @@ from django.test.runner import DiscoverRunner
 from django.test.utils import CaptureQueriesContext
 
 from carpool.coalescing import Figures, coalesce
-from carpool.coalescing.unit import unit_of
+from carpool.coalescing.registry import unit_of
 from tools.django_suite.results import ERROR, FAILED, PASSED, SKIPPED, Outcome, Results
 
 #: Seconds that a test may take before it counts as hanging, which ends the run with all stacks.

@@ -13,7 +13,8 @@ from typing import Any, Self, overload
 from django.db import connections, transaction
 
 from carpool.coalescing.figures import Figures
-from carpool.coalescing.unit import Unit, unit_of
+from carpool.coalescing.registry import unit_of
+from carpool.coalescing.unit import Unit
 from carpool.exceptions import ConfigurationError
 
 _warned: set[str] = set()

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connections, models
 
-from carpool.coalescing import unit
+from carpool.coalescing.registry import unit_of
 
 _lock = threading.Lock()
 _blocks = 0
@@ -45,7 +45,7 @@ def _do_insert(
     self: models.Model, manager: Any, using: str, fields: Any, returning_fields: Any, raw: bool
 ) -> Any:
     if type(manager) is models.Manager:
-        found = unit.unit_of(connections[using])
+        found = unit_of(connections[using])
         if found is not None:
             returned = found.take(manager.model, [self], fields, returning_fields, raw=raw)
             if returned is not None:

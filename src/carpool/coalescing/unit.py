@@ -46,16 +46,17 @@ from weakref import WeakKeyDictionary
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models.expressions import Col, CombinedExpression, Value
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.constants import ROW_COUNT
 from django.db.transaction import TransactionManagementError
 
-from carpool.coalescing import barrier, keys, late, shortcut, writers
+from carpool.coalescing import barrier, cursors, keys, late, shortcut, writers
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
+from carpool.coalescing.registry import units
 from carpool.coalescing.rows import Row, Shape, Table, in_order
-from carpool.coalescing.values import frozen, reader_of
+from carpool.coalescing.shapes import InsertShape
+from carpool.coalescing.values import MISSING, frozen, sum_on
 from carpool.errors import trouble_of
 
 MOST_ROWS = 5000
@@ -79,13 +80,7 @@ FIRST_BULKS = 6
 SMALL_BULK = 100
 """Rows up to which a bulk_create() joins the queue; a larger one is a batch by itself."""
 
-_units: WeakKeyDictionary[BaseDatabaseWrapper, Unit] = WeakKeyDictionary()
 _plain_tables: WeakKeyDictionary[BaseDatabaseWrapper, dict[str, bool]] = WeakKeyDictionary()
-
-
-def unit_of(connection: BaseDatabaseWrapper) -> Unit | None:
-    """Return the unit at work on a connection, if there is one."""
-    return _units.get(connection)
 
 
 class Unit:
@@ -115,7 +110,7 @@ class Unit:
         self.lowest: dict[str, int] = {}  # by table, the lowest reserved key that was written
         self.auto_increment: int | None = None
         self._figures: list[Figures] = []
-        self._shapes: dict[Any, list[tuple[Any, Any, Any, _InsertShape | None]]] = {}
+        self._shapes: dict[Any, list[tuple[Any, Any, Any, InsertShape | None]]] = {}
         self._tables: dict[str, Table] = {}
         self._mixed: set[str] = set()  # tables with queued rows whose keys were not reserved
         self._rows = 0
@@ -166,19 +161,19 @@ class Unit:
         """Have the hooks in place for the block. Open the transaction inside of it."""
         connection = self.connection
         if not self.has_strategy:
-            _units[connection] = self
+            units[connection] = self
             try:
                 yield
             finally:
-                del _units[connection]
+                del units[connection]
             return
         connection.ensure_connection()
         # Private names of BaseDatabaseWrapper and DatabaseOperations, all called on the instance:
         # checked on 5.2, 6.0, 6.1.
         hooks: list[tuple[Any, str, Any]] = [
             (connection.ops, "compiler", Compilers(self, connection.ops.compiler)),
-            (connection, "make_cursor", _guarded(self, connection.make_cursor)),
-            (connection, "make_debug_cursor", _guarded(self, connection.make_debug_cursor)),
+            (connection, "make_cursor", cursors.guarded(connection.make_cursor)),
+            (connection, "make_debug_cursor", cursors.guarded(connection.make_debug_cursor)),
             (connection, "_savepoint", self._make_savepoint),
             (connection, "_savepoint_commit", self._release_savepoint),
             (connection, "_savepoint_rollback", self._roll_back_to_savepoint),
@@ -187,10 +182,10 @@ class Unit:
         if hasattr(connection, "_start_transaction_under_autocommit"):
             hooks.append((connection, "_start_transaction_under_autocommit", self._put_off_begin))
         self._send = {name: getattr(thing, name) for thing, name, _ in hooks}
-        before = [(thing, name, vars(thing).get(name, _MISSING)) for thing, name, _ in hooks]
+        before = [(thing, name, vars(thing).get(name, MISSING)) for thing, name, _ in hooks]
         for thing, name, hook in hooks:
             setattr(thing, name, hook)
-        _units[connection] = self
+        units[connection] = self
         shortcut.install()
         try:
             with connection.execute_wrapper(self):
@@ -198,9 +193,9 @@ class Unit:
         finally:
             shortcut.remove()
             self.discard()
-            del _units[connection]
+            del units[connection]
             for thing, name, value in before:
-                if value is _MISSING:
+                if value is MISSING:
                     delattr(thing, name)
                 else:
                     setattr(thing, name, value)
@@ -291,7 +286,7 @@ class Unit:
         return True
 
     def _values(
-        self, shape: _InsertShape, obj: models.Model, raw: bool, given: dict[tuple[int, int], Any]
+        self, shape: InsertShape, obj: models.Model, raw: bool, given: dict[tuple[int, int], Any]
     ) -> list[Any] | None:
         """Return an object's prepared values; None if there is one that can't be queued.
 
@@ -331,13 +326,13 @@ class Unit:
         returning: Sequence[Any],
         on_conflict: Any,
         number: int,
-    ) -> _InsertShape | None:
+    ) -> InsertShape | None:
         known = self._shapes.setdefault(model, [])
         for its_fields, its_returning, its_conflict, shape in known:
             if its_fields == fields and its_returning == returning and its_conflict is on_conflict:
                 return shape
         shape = self._new_shape(model, fields, returning, on_conflict, number)
-        if shape is _MISSING:
+        if shape is MISSING:
             self.given_up = {}  # the compiler need not ask again
             return None
         known.append((list(fields), list(returning), on_conflict, shape))
@@ -350,7 +345,7 @@ class Unit:
         returning: Sequence[Any],
         conflict: Any,
         number: int,
-    ) -> _InsertShape | None:
+    ) -> InsertShape | None:
         meta = model._meta
         auto: Any = meta.auto_field
         if conflict is not None and conflict.name != "IGNORE":
@@ -370,23 +365,23 @@ class Unit:
         if wanted and self.keys_are_late:
             if not fields:
                 return None
-            return _InsertShape(self.connection, model, fields, conflict, late=auto)
+            return InsertShape(self.connection, model, fields, conflict, late=auto)
         if wanted:
             if self._keys is None:
                 return None
             if self._is_one_of_the_first(meta.db_table, number):
-                return _MISSING  # type: ignore[no-any-return]
+                return MISSING  # type: ignore[no-any-return]
             if meta.db_table in self._mixed:  # the first look must see its rows
                 self.flush(EarlyFlush(meta.db_table, place()))
             if not self._keys.can_reserve(meta.db_table, auto.column):
                 return None
-            return _InsertShape(self.connection, model, [*fields, auto], conflict, reserve=auto)
+            return InsertShape(self.connection, model, [*fields, auto], conflict, reserve=auto)
         if not fields:
             return None
         given = auto if auto in fields and returning else None
-        return _InsertShape(self.connection, model, fields, conflict, given=given)
+        return InsertShape(self.connection, model, fields, conflict, given=given)
 
-    def _enter(self, shape: _InsertShape, obj: Any, values: list[Any]) -> tuple[Any, ...] | None:
+    def _enter(self, shape: InsertShape, obj: Any, values: list[Any]) -> tuple[Any, ...] | None:
         """Queue one row; return what RETURNING would."""
         name = shape.table
         returned: tuple[Any, ...] | None = None
@@ -448,7 +443,7 @@ class Unit:
                 if number is None or field.primary_key:
                     return None
                 new = self._new_value(field, value, row, number)
-                if new is _MISSING or (new is None and not field.null):
+                if new is MISSING or (new is None and not field.null):
                     return None
                 old = row.values[number]
                 if old != new and not row.shape.checks.surely_pass(number, old):
@@ -495,21 +490,21 @@ class Unit:
         return rows
 
     def _new_value(self, field: Any, value: Any, row: Row, number: int) -> Any:
-        """Return a column's new value as the database is to get it, or _MISSING."""
+        """Return a column's new value as the database is to get it, or MISSING."""
         if hasattr(value, "resolve_expression"):
-            return _sum(value, field, row, number)
+            return sum_on(value, field, row, number)
         if hasattr(field, "get_placeholder") or hasattr(field, "get_placeholder_sql"):
-            return _MISSING
+            return MISSING
         if field.remote_field is not None and not (
             self.connection.features.can_defer_constraint_checks
         ):
-            return _MISSING  # it may point at a row that is written later
+            return MISSING  # it may point at a row that is written later
         if hasattr(value, "prepare_database_save"):
             if not field.remote_field:
-                return _MISSING
+                return MISSING
             value = value.prepare_database_save(field)
         value = frozen(field.get_db_prep_save(value, connection=self.connection))
-        return _MISSING if hasattr(value, "as_sql") else value
+        return MISSING if hasattr(value, "as_sql") else value
 
     # The barrier.
 
@@ -751,7 +746,7 @@ class Unit:
         for run in in_order(tables):
             self._writer.write(run)
             shape = run[0].shape
-            if isinstance(shape, _InsertShape) and shape.reserve is not None:
+            if isinstance(shape, InsertShape) and shape.reserve is not None:
                 key = run[0].values[-1]  # they rise
                 self.lowest[shape.table] = min(key, self.lowest.get(shape.table, key))
         if not self.isolates:
@@ -817,10 +812,10 @@ class Unit:
         return None
 
     def _suspect(self, error: Exception) -> Hashable:
-        """Return the tag of the row that seems to be refused; _MISSING if nothing tells."""
+        """Return the tag of the row that seems to be refused; MISSING if nothing tells."""
         assert self._writer is not None
         row = self._writer.suspect(error)
-        return _MISSING if row is None else row.tag
+        return MISSING if row is None else row.tag
 
     def _refuse(self, tag: Hashable, error: Exception, tables: dict[str, Table]) -> None:
         for table in tables.values():
@@ -870,7 +865,7 @@ class Unit:
         """Take in the keys that the database has given to rows."""
         for row, value in zip(rows, values, strict=True):
             assert row.late is not None
-            assert isinstance(row.shape, _InsertShape)
+            assert isinstance(row.shape, InsertShape)
             self._arrivals.append((row.late, row.shape.converted(value)))
 
     @property
@@ -889,50 +884,6 @@ class Unit:
             )
             known[shape.table] = bool(rows and rows[0][0])
         return known[shape.table]
-
-
-class _InsertShape(Shape):
-    """A shape, and where its key comes from.
-
-    ``reserve``: the key's field; a key is reserved. ``late``: it comes at the flush. ``given``: it
-    is among the values, and Django wants it back.
-    """
-
-    def __init__(
-        self,
-        connection: BaseDatabaseWrapper,
-        model: type[models.Model],
-        fields: Sequence[Any],
-        on_conflict: Any,
-        *,
-        reserve: Any = None,
-        late: Any = None,
-        given: Any = None,
-    ) -> None:
-        super().__init__(connection, model, fields, on_conflict)
-        self.readers = [reader_of(f, connection) for f in fields if f is not reserve]
-        self.reserve = reserve
-        self.late = late
-        self.given = given
-        field = reserve or late or given
-        self._connection = connection
-        self._converters: list[Any] = []
-        if field is not None:
-            column = field.get_col(self.table)
-            self._column = column
-            self._converters = [
-                *connection.ops.get_db_converters(column),
-                *column.get_db_converters(connection),
-            ]
-
-    def converted(self, key: Any) -> Any:
-        """Return a key as reading it from the database would."""
-        for converter in self._converters:
-            key = converter(key, self._column, self._connection)
-        return key
-
-
-_MISSING: Any = object()
 
 
 def _is_in_flight(error: BaseException) -> bool:
@@ -960,90 +911,3 @@ def _of_tags(tables: dict[str, Table], tags: set[Hashable]) -> dict[str, Table]:
 def _reads(sql: Any) -> bool:
     """Tell whether SQL of the user's own is a plain SELECT. Anything else may write."""
     return isinstance(sql, str) and sql.lstrip()[:7].upper().startswith("SELECT")
-
-
-def _sum(value: Any, field: Any, row: Row, number: int) -> Any:
-    """Return what ``F("column") + 1`` comes to on a queued row; _MISSING for any other expression.
-
-    Whole numbers only: their sums are the database's. A sum too large is refused by it as ever.
-    """
-    if type(value) is not CombinedExpression or value.connector not in ("+", "-"):
-        return _MISSING
-    left, right = value.lhs, value.rhs
-    if type(left) is not Col or type(right) is not Value or type(right.value) is not int:
-        return _MISSING
-    before = row.values[number]
-    if left.target.column != field.column or not isinstance(before, int):
-        return _MISSING
-    # psycopg's Int4 and the like are ints, and their sum is not one of them
-    return int(before) + (right.value if value.connector == "+" else -right.value)
-
-
-# Cursors.
-
-_HARMLESS = frozenset(
-    [
-        "arraysize",
-        "close",
-        "closed",
-        "connection",
-        "cursor",
-        "db",
-        "description",
-        "fetchall",
-        "fetchmany",
-        "fetchone",
-        "format",
-        "itersize",
-        "lastrowid",
-        "name",
-        "pgresult",
-        "query",
-        "rowcount",
-        "rownumber",
-        "scrollable",
-        "statusmessage",
-        "withhold",
-    ]
-)
-
-
-class _Guard:
-    """What no execute wrapper sees of a cursor: procedures, COPY, the driver's own methods."""
-
-    db: BaseDatabaseWrapper
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _HARMLESS and not name.startswith("__"):
-            unit = unit_of(self.db)
-            if unit is not None:
-                unit.before_driver()
-        return super().__getattr__(name)  # type: ignore[misc]
-
-    def callproc(self, *args: Any, **kwargs: Any) -> Any:
-        unit = unit_of(self.db)
-        if unit is not None:
-            unit.before_driver()
-        return super().callproc(*args, **kwargs)  # type: ignore[misc]
-
-    def copy(self, *args: Any, **kwargs: Any) -> Any:
-        unit = unit_of(self.db)
-        if unit is not None:
-            unit.before_driver()
-        copy = getattr(super(), "copy", None) or self.cursor.copy
-        return copy(*args, **kwargs)
-
-
-_guards: dict[type, type] = {}
-
-
-def _guarded(unit: Unit, make: Any) -> Any:
-    def made(*args: Any, **kwargs: Any) -> Any:
-        cursor = make(*args, **kwargs)
-        kind = type(cursor)
-        if kind not in _guards:
-            _guards[kind] = type(kind.__name__, (_Guard, kind), {})
-        cursor.__class__ = _guards[kind]
-        return cursor
-
-    return made

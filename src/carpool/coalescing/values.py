@@ -17,8 +17,9 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.expressions import Col, CombinedExpression, Value
 
-from carpool.coalescing.rows import Field
+from carpool.coalescing.rows import Field, Row
 
 _PLAIN: dict[str, type] = {
     **dict.fromkeys(("CharField", "TextField", "SlugField"), str),
@@ -136,3 +137,24 @@ def frozen(value: Any) -> Any:
     if isinstance(value, memoryview | bytearray):
         return bytes(value)
     return copy.deepcopy(value)
+
+
+MISSING: Any = object()
+"""In place of a value that can't be told."""
+
+
+def sum_on(value: Any, field: Any, row: Row, number: int) -> Any:
+    """Return what ``F("column") + 1`` comes to on a queued row; MISSING for any other expression.
+
+    Whole numbers only: their sums are the database's. A sum too large is refused by it as ever.
+    """
+    if type(value) is not CombinedExpression or value.connector not in ("+", "-"):
+        return MISSING
+    left, right = value.lhs, value.rhs
+    if type(left) is not Col or type(right) is not Value or type(right.value) is not int:
+        return MISSING
+    before = row.values[number]
+    if left.target.column != field.column or not isinstance(before, int):
+        return MISSING
+    # psycopg's Int4 and the like are ints, and their sum is not one of them
+    return int(before) + (right.value if value.connector == "+" else -right.value)
