@@ -106,8 +106,7 @@ def test_a_long_block_writes_now_and_then(monkeypatch: pytest.MonkeyPatch) -> No
         assert unit is not None
         assert unit._rows == 50
     assert figures.flushes == 11
-    (reason,) = figures.early
-    assert reason.table == "the queue's limit"
+    assert not figures.early  # nobody's fault
     assert User.objects.count() == 1050
 
     monkeypatch.setattr("carpool.coalescing.unit.MOST_BYTES", 100_000)

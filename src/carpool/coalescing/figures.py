@@ -17,7 +17,7 @@ class EarlyFlush(NamedTuple):
     """Why rows had to be written before the end of the block.
 
     ``table``: one with queued rows that a statement might have seen; or what else made it
-    necessary: "a savepoint", "SQL of your own", "the queue's limit". ``place``: the innermost line
+    necessary: "a savepoint", "SQL of your own". ``place``: the innermost line
     outside of Django, as file:line.
     """
 
@@ -34,7 +34,7 @@ class Figures:
 
     ``queued``: writes that were put off (INSERTs, and UPDATEs of rows still queued). ``flushes``:
     times the queue was written. ``sent``: statements that took, keys and savepoints for bad rows
-    included. ``early``: flushes before the end, by reason.
+    included. ``early``: flushes before the end, by reason; not those of a queue that was full.
     """
 
     queued: int = 0
