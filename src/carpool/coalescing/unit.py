@@ -59,10 +59,10 @@ from carpool.coalescing.shapes import InsertShape
 from carpool.coalescing.values import MISSING, frozen, sum_on
 from carpool.errors import trouble_of
 
-MOST_ROWS = 5000
+MOST_ROWS = 10_000
 """Rows the queue holds before it writes itself."""
 
-MOST_BYTES = 4 * 1024 * 1024
+MOST_BYTES = 8 * 1024 * 1024
 """Bytes likewise, about."""
 
 FEW = 2
@@ -123,7 +123,8 @@ class Unit:
         self._begin: Any = None  # SQLite's BEGIN, put off
         self._read_at_once: Counter[str] = Counter()
         self._firsts: Counter[str] = Counter()
-        self._driver: Any = None
+        self._driver: Any = None  # the driver's connection, when first used
+        self._lost = False  # it is another by now
         self._arrivals: list[tuple[late.LateKey, Any]] = []
         self._late: set[tuple[type[models.Model], str]] = set()
         self._keys: keys.Keys | None = None
@@ -239,9 +240,9 @@ class Unit:
         The arguments are those of Django's INSERT query. ``returning``: the fields whose values
         are wanted back. After None, `given_up` has the values that must not be asked for again.
         """
-        if self._suspended or not self.has_strategy or len(objs) > SMALL_BULK:
+        if not self.has_strategy or len(objs) > SMALL_BULK:
             return None
-        if self._lost_its_transaction():
+        if self._suspended or self._lost_its_transaction():
             return None
         if self.broken is not None or self.connection.needs_rollback:
             self.given_up = {}  # refused when it is executed: a bad value is told of first
@@ -271,8 +272,10 @@ class Unit:
             self._driver = driver
         elif driver is not self._driver:
             self.discard()
-            self._suspended = True
-        return self._suspended
+            self._savepoints.clear()
+            self._begin = None
+            self._suspended = self._lost = True
+        return self._lost
 
     def _is_one_of_the_first(self, table: str, number: int) -> bool:
         """Tell whether rows should be sent at once, since there may be no more of them.
@@ -424,7 +427,7 @@ class Unit:
         Only where the row as it was would surely have been taken: a loop would have met the error.
         """
         query = compiler.query
-        if result_type != ROW_COUNT or not self._rows or self._lost_its_transaction():
+        if result_type != ROW_COUNT or not self._rows or self._suspended:
             return None
         table = self._tables.get(query.get_meta().db_table)
         if table is None or not table.by_key:
