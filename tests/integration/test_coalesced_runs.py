@@ -212,6 +212,25 @@ def test_a_dry_run_leaves_nothing() -> None:
     assert words() == ["b"]
 
 
+def test_dropping_rows_leaves_the_others_their_keys() -> None:
+    """A row whose key the database gives, an item that raises, a row whose key is reserved."""
+
+    def function(step: str) -> None:
+        if step == "no key":
+            Tag.objects.bulk_create([Tag(word=step)], ignore_conflicts=True)
+        elif step == "raise":
+            raise ValueError(step)
+        else:
+            Tag.objects.create(word=step)
+
+    with transaction.atomic():  # so that SQLite's lock is ours, and with it all keys that follow
+        Tag.objects.create(word="first")
+        report = run(function, ["a", "no key", "raise", "b", "c"], chunk_size=5)
+
+    assert [f.index for f in report.failures] == [2]
+    assert words() == ["a", "b", "c", "first", "no key"]
+
+
 @pytest.mark.only_on("sqlite")
 def test_setup_code_runs_without_the_write_lock() -> None:
     """Somebody else can write while functions run, until the first flush."""

@@ -672,6 +672,7 @@ class Unit:
     def drop(self, tag: Hashable) -> None:
         """Drop what is queued under one tag, and the memory of an error."""
         self.broken = None
+        mixed = set(self._mixed)
         tables = self._clear()
         for name, table in tables.items():
             kept = Table()
@@ -684,6 +685,7 @@ class Unit:
                     row.late.arrive(None)
             if kept.rows:
                 self._tables[name] = kept
+        self._mixed = mixed & self._tables.keys()
 
     def _clear(self) -> dict[str, Table]:
         tables, self._tables = self._tables, {}
