@@ -281,9 +281,11 @@ class Unit:
         """Tell whether rows should be sent at once, since there may be no more of them.
 
         Reserving a key takes a statement: a block with a single row, or a single bulk_create(),
-        of a table would be slower for it. In a run there are more.
+        of a table would be slower for it. In a run there are more; and where other rows are queued
+        already, sending this one at once would mean sending those that it depends on.
         """
-        if self.isolates or self._firsts[table] >= (FIRST_SAVES if number == 1 else FIRST_BULKS):
+        most = FIRST_SAVES if number == 1 else FIRST_BULKS
+        if self.isolates or self._rows or self._firsts[table] >= most:
             return False
         self._firsts[table] += 1
         return True
