@@ -244,8 +244,9 @@ class Unit:
             return None
         if self._suspended or self._lost_its_transaction():
             return None
-        if self.broken is not None or self.connection.needs_rollback:
-            self.given_up = {}  # refused when it is executed: a bad value is told of first
+        self._refuse_if_broken()
+        if self.connection.needs_rollback:
+            self.given_up = {}  # Django refuses it, but tells of a bad value first
             return None
         shape = self._shape(model, fields, returning or [], on_conflict, len(objs))
         if shape is None or (shape.late is not None and self._read_at_once[shape.table] >= OFTEN):
