@@ -167,6 +167,16 @@ Program((
         )),
     )),
 ))""",
+    "the savepoint whose rows were refused is left by an error of its own": """
+Program((
+    Create(author1, 'Author', {'name': 'a'}),
+    Atomic((
+        Create(profile1, 'Profile', {'author': author1}),
+        Atomic((
+            Save(profile1),
+        )),
+    ), ending='raise'),
+))""",
     "a queued duplicate is changed before the database sees it": """
 Program((
     Create(tag1, 'Tag', {'word': 'x'}),

@@ -627,7 +627,7 @@ class Unit:
 
     def _roll_back_to_savepoint(self, sid: str) -> None:
         self.discard()
-        if self.broken is not None and _is_in_flight(self.broken):
+        if sys.exc_info()[1] is not None:  # the block ends by an exception; see Note [Broken]
             self.broken = None
         if sid in self._savepoints:
             del self._savepoints[self._savepoints.index(sid) + 1 :]
@@ -892,18 +892,6 @@ class Unit:
             )
             known[shape.table] = bool(rows and rows[0][0])
         return known[shape.table]
-
-
-def _is_in_flight(error: BaseException) -> bool:
-    """Tell whether the exception that is being handled is this one, or came from it."""
-    current = sys.exc_info()[1]
-    seen: set[int] = set()
-    while current is not None and id(current) not in seen:
-        if current is error:
-            return True
-        seen.add(id(current))
-        current = current.__cause__ or current.__context__
-    return False
 
 
 def _of_tags(tables: dict[str, Table], tags: set[Hashable]) -> dict[str, Table]:
