@@ -393,10 +393,7 @@ class Attempt:
                 for check in self.checks:
                     check.begin_group()
                 for unit in self.units:
-                    unit.written.clear()
-                    unit.refused.clear()
-                    unit.lowest.clear()
-                    unit.drop(None)
+                    unit.begin_group()
                 for position, item in self.items.load(group):
                     self._run_item(position, item)
                     self.observer.idle()  # the next may have to be loaded first

@@ -385,11 +385,7 @@ class GetOrCreate(Line):
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, machine: Machine) -> Any:
-        found, created = manager_of(self.model).get_or_create(
-            **machine.resolve(self.lookup), defaults=machine.resolve(self.defaults)
-        )
-        machine.bind(self.name, found)
-        return created
+        return found_or_made(self, machine, manager_of(self.model).get_or_create)
 
 
 @dataclass(frozen=True, repr=False)
@@ -401,11 +397,13 @@ class UpdateOrCreate(Line):
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, machine: Machine) -> Any:
-        found, created = manager_of(self.model).update_or_create(
-            **machine.resolve(self.lookup), defaults=machine.resolve(self.defaults)
-        )
-        machine.bind(self.name, found)
-        return created
+        return found_or_made(self, machine, manager_of(self.model).update_or_create)
+
+
+def found_or_made(line: Any, machine: Machine, method: Callable[..., tuple[Any, bool]]) -> bool:
+    found, created = method(**machine.resolve(line.lookup), defaults=machine.resolve(line.defaults))
+    machine.bind(line.name, found)
+    return created
 
 
 # --- many objects

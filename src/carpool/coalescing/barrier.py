@@ -28,7 +28,7 @@ from django.db.models.lookups import Exact, In, IntegerFieldExact
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.where import WhereNode
 
-from carpool.coalescing.rows import Field, Table, targets
+from carpool.coalescing.rows import INTEGERS, Field, Table, targets
 
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _NAME = re.compile(r'"([^"]+)"|`([^`]+)`|(\w+)')
@@ -235,14 +235,8 @@ def excludes(compiler: Any, name: str, reading: Reading, table: Table) -> bool:
     query = compiler.query
     if reading.relations.count(name.lower()) != 1 or query.combinator:
         return False
-    where = query.where
-    if where.connector != "AND" or where.negated:
-        return False
     aliases = {a for a, t in query.alias_map.items() if t.table_name == name}
-    for condition in where.children:
-        if _rules_out(condition, aliases, table, compiler.connection):
-            return True
-    return False
+    return _rules_out(query.where, aliases, table, compiler.connection)
 
 
 def _rules_out(
@@ -299,7 +293,7 @@ def comparison_of(field: Field, connection: BaseDatabaseWrapper) -> Callable[[An
     if not type(field).__module__.startswith(("django.db.models.", "django.contrib.")):
         return None
     kind = field.get_internal_type()
-    if kind in _INTEGERS:
+    if kind in INTEGERS:
         return _integer
     if kind in _TEXTS:
         # MySQL's and MariaDB's default collations ignore case and accents.
@@ -309,19 +303,6 @@ def comparison_of(field: Field, connection: BaseDatabaseWrapper) -> Callable[[An
     return None
 
 
-_INTEGERS = frozenset(
-    [
-        "AutoField",
-        "BigAutoField",
-        "BigIntegerField",
-        "IntegerField",
-        "PositiveBigIntegerField",
-        "PositiveIntegerField",
-        "PositiveSmallIntegerField",
-        "SmallAutoField",
-        "SmallIntegerField",
-    ]
-)
 _TEXTS = frozenset(["CharField", "FileField", "SlugField", "TextField"])
 
 

@@ -58,10 +58,7 @@ class Figures:
         text = f"{self.queued:,} writes became {self.sent:,} statements"
         if self.early:
             reason, most = self.early.most_common(1)[0]
-            text += (
-                f"; early flushes: {self.early.total():,}, {most:,} of them at {reason.place} "
-                f"({reason.table})"
-            )
+            text += f"; early flushes: {self.early.total():,}, {most:,} of them at {reason}"
         return text
 
 

@@ -13,6 +13,21 @@ from carpool.coalescing.late import LateKey
 
 Field = Any  # models.Field can only be parametrised for a type checker
 
+INTEGERS = frozenset(
+    [
+        "AutoField",
+        "BigAutoField",
+        "BigIntegerField",
+        "IntegerField",
+        "PositiveBigIntegerField",
+        "PositiveIntegerField",
+        "PositiveSmallIntegerField",
+        "SmallAutoField",
+        "SmallIntegerField",
+    ]
+)
+"""The internal types whose columns hold whole numbers."""
+
 
 class Shape:
     """What rows of one INSERT statement have in common.
@@ -36,7 +51,6 @@ class Shape:
         self.fields = list(fields)
         self.on_conflict = on_conflict
         self.columns = {field.column: number for number, field in enumerate(fields)}
-        self.not_null = [number for number, field in enumerate(fields) if not field.null]
         key = getattr(meta.pk, "column", None)
         self.key = self.columns.get(key) if on_conflict is None and key is not None else None
         self.quoted = connection.ops.quote_name(self.table)

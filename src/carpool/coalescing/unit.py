@@ -56,7 +56,7 @@ from carpool.coalescing.figures import EarlyFlush, Figures, place
 from carpool.coalescing.registry import units
 from carpool.coalescing.rows import Row, Shape, Table, in_order
 from carpool.coalescing.shapes import InsertShape
-from carpool.coalescing.values import MISSING, frozen, sum_on
+from carpool.coalescing.values import MISSING, frozen, has_placeholder, sum_on
 from carpool.errors import trouble_of
 
 MOST_ROWS = 10_000
@@ -358,9 +358,7 @@ class Unit:
             return None
         if not meta.managed or meta.db_table.startswith('"'):
             return None
-        if any(
-            hasattr(f, "get_placeholder") or hasattr(f, "get_placeholder_sql") for f in all_fields
-        ):
+        if any(map(has_placeholder, all_fields)):
             return None
         if any(field is not auto for field in returning):
             return None
@@ -410,13 +408,17 @@ class Unit:
                     self._mixed.add(name)
             if shape.given is not None:
                 returned = (shape.converted(values[shape.columns[shape.given.column]]),)
-        table = self._tables.get(name)
-        if table is None:
-            table = self._tables[name] = Table()
-        table.append(Row(next(self._numbers), shape, values, self.tag, waiting))
-        self._rows += 1
-        self._bytes += shape.sizes.of(values)
+        self._append(Row(next(self._numbers), shape, values, self.tag, waiting))
         return returned
+
+    def _append(self, row: Row) -> None:
+        shape = row.shape
+        table = self._tables.get(shape.table)
+        if table is None:
+            table = self._tables[shape.table] = Table()
+        table.append(row)
+        self._rows += 1
+        self._bytes += shape.sizes.of(row.values)
 
     def _hide_late_keys_of(self, field: Any) -> None:
         entry = (field.model, field.attname)
@@ -499,7 +501,7 @@ class Unit:
         """Return a column's new value as the database is to get it, or MISSING."""
         if hasattr(value, "resolve_expression"):
             return sum_on(value, field, row, number)
-        if hasattr(field, "get_placeholder") or hasattr(field, "get_placeholder_sql"):
+        if has_placeholder(field):
             return MISSING
         if field.remote_field is not None and not (
             self.connection.features.can_defer_constraint_checks
@@ -667,27 +669,25 @@ class Unit:
 
     def discard(self) -> None:
         """Drop what is queued: the transaction, or its youngest savepoint, is undone."""
-        for table in self._clear().values():
-            for row in table.rows:
-                if row.late is not None:
-                    row.late.arrive(None)
+        _give_no_keys(self._clear())
+
+    def begin_group(self) -> None:
+        """Forget whose rows were written and refused: what is undone from here on is younger."""
+        self.written.clear()
+        self.refused.clear()
+        self.lowest.clear()
+        self.drop(None)
 
     def drop(self, tag: Hashable) -> None:
         """Drop what is queued under one tag, and the memory of an error."""
         self.broken = None
         mixed = set(self._mixed)
         tables = self._clear()
-        for name, table in tables.items():
-            kept = Table()
+        _give_no_keys(_of_tags(tables, {tag}))
+        for table in tables.values():
             for row in table.rows:
                 if row.tag != tag:
-                    kept.append(row)
-                    self._rows += 1
-                    self._bytes += row.shape.sizes.of(row.values)
-                elif row.late is not None:
-                    row.late.arrive(None)
-            if kept.rows:
-                self._tables[name] = kept
+                    self._append(row)
         self._mixed = mixed & self._tables.keys()
 
     def _clear(self) -> dict[str, Table]:
@@ -739,13 +739,11 @@ class Unit:
                     self._write_isolated(tables)
                 else:
                     self._write(tables)
+                    self._hand_out()
         except BaseException as error:
             if marks:
                 self.broken = error
-            for table in tables.values():
-                for row in table.rows:
-                    if row.late is not None and not row.late.known:
-                        row.late.arrive(None)
+            _give_no_keys(tables)
             raise
 
     def _write(self, tables: dict[str, Table]) -> None:
@@ -757,8 +755,6 @@ class Unit:
             if isinstance(shape, InsertShape) and shape.reserve is not None:
                 key = run[0].values[-1]  # they rise
                 self.lowest[shape.table] = min(key, self.lowest.get(shape.table, key))
-        if not self.isolates:
-            self._hand_out()
 
     def _hand_out(self) -> None:
         """Give the late keys of what has been written to their instances: it is written for good,
@@ -791,9 +787,11 @@ class Unit:
                 if tries:
                     self._send["_savepoint"](sid)
             elif len(tags) == 1:
-                if tags[0] == self.tag:  # the last to be queued; raises
+                _give_no_keys(part)
+                if tags[0] == self.tag:  # the last to be queued
                     self._send["_savepoint_commit"](sid)
-                self._refuse(tags[0], error, part)
+                    raise error
+                self.refused[tags[0]] = error
             else:
                 suspect = self._suspect(error)
                 at = tags.index(suspect) if suspect in tags else -1
@@ -824,15 +822,6 @@ class Unit:
         assert self._writer is not None
         row = self._writer.suspect(error)
         return MISSING if row is None else row.tag
-
-    def _refuse(self, tag: Hashable, error: Exception, tables: dict[str, Table]) -> None:
-        for table in tables.values():
-            for row in table.rows:
-                if row.late is not None:
-                    row.late.arrive(None)
-        if tag == self.tag:
-            raise error
-        self.refused[tag] = error
 
     @contextmanager
     def _own(self) -> Iterator[None]:
@@ -892,6 +881,14 @@ class Unit:
             )
             known[shape.table] = bool(rows and rows[0][0])
         return known[shape.table]
+
+
+def _give_no_keys(tables: dict[str, Table]) -> None:
+    """Tell the late keys of rows that will not be written; those that are known stay."""
+    for table in tables.values():
+        for row in table.rows:
+            if row.late is not None and not row.late.known:
+                row.late.arrive(None)
 
 
 def _of_tags(tables: dict[str, Table], tags: set[Hashable]) -> dict[str, Table]:

@@ -19,29 +19,22 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.expressions import Col, CombinedExpression, Value
 
-from carpool.coalescing.rows import Field, Row
+from carpool.coalescing.rows import INTEGERS, Field, Row
 
 _PLAIN: dict[str, type] = {
     **dict.fromkeys(("CharField", "TextField", "SlugField"), str),
-    **dict.fromkeys(
-        (
-            "AutoField",
-            "BigAutoField",
-            "SmallAutoField",
-            "IntegerField",
-            "BigIntegerField",
-            "SmallIntegerField",
-            "PositiveIntegerField",
-            "PositiveBigIntegerField",
-            "PositiveSmallIntegerField",
-        ),
-        int,
-    ),
+    **dict.fromkeys(INTEGERS, int),
     "BooleanField": bool,
     "FloatField": float,
 }
 """By internal type: values of just this class are stored as they are, on every backend. (For
 PostgreSQL, Django wraps an int to tell the server its size; in an INSERT the column does that.)"""
+
+
+def has_placeholder(field: Field) -> bool:
+    """Tell whether a field writes its own SQL around a value (GIS does)."""
+    # get_placeholder() on 5.2, get_placeholder_sql() from 6.0 on.
+    return hasattr(field, "get_placeholder") or hasattr(field, "get_placeholder_sql")
 
 
 Reader = tuple[Field, str, Callable[..., Any] | None, type | None, Callable[[Any], Any] | None]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from carpool.coalescing.rows import Row, Shape
+from carpool.coalescing.rows import INTEGERS, Row, Shape
 
 if TYPE_CHECKING:
     from carpool.coalescing.unit import Unit
@@ -167,36 +167,25 @@ _DUPLICATE = re.compile(
     r"|Key \(.*\)=\((.*)\) already exists"  # PostgreSQL
 )
 
-_COPIED = frozenset(
-    [
-        "AutoField",
-        "BigAutoField",
-        "BigIntegerField",
-        "BooleanField",
-        "CharField",
-        "DateField",
-        "DateTimeField",
-        "DecimalField",
-        "DurationField",
-        "FileField",
-        "FilePathField",
-        "FloatField",
-        "ForeignKey",
-        "GenericIPAddressField",
-        "IntegerField",
-        "JSONField",
-        "OneToOneField",
-        "PositiveBigIntegerField",
-        "PositiveIntegerField",
-        "PositiveSmallIntegerField",
-        "SlugField",
-        "SmallAutoField",
-        "SmallIntegerField",
-        "TextField",
-        "TimeField",
-        "UUIDField",
-    ]
-)
+_COPIED = INTEGERS | {
+    "BooleanField",
+    "CharField",
+    "DateField",
+    "DateTimeField",
+    "DecimalField",
+    "DurationField",
+    "FileField",
+    "FilePathField",
+    "FloatField",
+    "ForeignKey",
+    "GenericIPAddressField",
+    "JSONField",
+    "OneToOneField",
+    "SlugField",
+    "TextField",
+    "TimeField",
+    "UUIDField",
+}
 
 
 def parts(rows: Sequence[Row], connection: BaseDatabaseWrapper) -> list[Sequence[Row]]:
@@ -209,9 +198,10 @@ def parts(rows: Sequence[Row], connection: BaseDatabaseWrapper) -> list[Sequence
     found: list[Sequence[Row]] = []
     start = size = 0
     for number, row in enumerate(rows):
-        size += row.shape.sizes.of(row.values)
+        own = row.shape.sizes.of(row.values)
+        size += own
         if number > start and (number - start >= most or size > LARGEST_STATEMENT):
             found.append(rows[start:number])
-            start, size = number, row.shape.sizes.of(row.values)
+            start, size = number, own
     found.append(rows[start:])
     return found
