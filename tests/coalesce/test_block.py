@@ -547,7 +547,7 @@ def state() -> dict[str, Any]:
         },
         "ops": {key: value for key, value in vars(connection.ops).items() if key != "_cache"},
         "wrappers": list(connection.execute_wrappers),
-        "insert": models.Model.__dict__["_do_insert"],
+        "model": dict(vars(models.Model)),
         "key": vars(Author)["id"],
         "reduce": vars(Author).get("__reduce_ex__"),
     }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from carpool.coalescing import coalesce
+from carpool.coalescing import coalesce, saving
 from tests.app.functions import committing
 from tests.app.receivers import Recorded
 from tests.integration.cases import CASES, Case, start_afresh
@@ -60,9 +60,12 @@ def possible(case: Case) -> Case:
     return case
 
 
+@pytest.mark.parametrize("short", [True, False], ids=["", "long way"])
 @pytest.mark.parametrize("case", HERE, ids=lambda case: case.name)
-def test_good_items_in_one_block(case: Case) -> None:
+def test_good_items_in_one_block(case: Case, short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """All items queue side by side and are written as a loop would write them."""
+    if not short:  # as for a class with methods of its own in place of Model's
+        monkeypatch.setattr(saving.Plan, "of", lambda *_: None)
     function = Recorded(possible(case).function)
     start_afresh()
     expected = loop(function, good(case), using=BOTH)

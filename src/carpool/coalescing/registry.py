@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 if TYPE_CHECKING:
     from carpool.coalescing.unit import Unit
 
-units: WeakKeyDictionary[BaseDatabaseWrapper, Unit] = WeakKeyDictionary()
-"""Kept up by `Unit.installed`. A connection belongs to a thread, and so does its unit."""
+_NAME = "_carpool_unit"
 
 
 def unit_of(connection: BaseDatabaseWrapper) -> Unit | None:
-    """Return the unit at work on a connection, if there is one."""
-    return units.get(connection)
+    """Return the unit at work on a connection, if there is one.
+
+    A connection belongs to a thread, and so does its unit. It is an attribute of the connection
+    for the time of the block, since this is asked for each row.
+    """
+    return connection.__dict__.get(_NAME)
+
+
+def register(connection: BaseDatabaseWrapper, unit: Unit) -> None:
+    """Make it the unit at work."""
+    connection.__dict__[_NAME] = unit
+
+
+def unregister(connection: BaseDatabaseWrapper) -> None:
+    """Undo `register`."""
+    del connection.__dict__[_NAME]

@@ -9,7 +9,7 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from carpool.coalescing.rows import Shape
-from carpool.coalescing.values import reader_of
+from carpool.coalescing.values import Preparer
 
 
 class InsertShape(Shape):
@@ -31,7 +31,7 @@ class InsertShape(Shape):
         given: Any = None,
     ) -> None:
         super().__init__(connection, model, fields, on_conflict)
-        self.readers = [reader_of(f, connection) for f in fields if f is not reserve]
+        self.values = Preparer([f for f in fields if f is not reserve], connection, add=True)
         self.reserve = reserve
         self.late = late
         self.given = given

@@ -50,13 +50,13 @@ from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.constants import ROW_COUNT
 from django.db.transaction import TransactionManagementError
 
-from carpool.coalescing import barrier, cursors, keys, late, shortcut, writers
+from carpool.coalescing import barrier, cursors, keys, late, saving, writers
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
-from carpool.coalescing.registry import units
+from carpool.coalescing.registry import register, unregister
 from carpool.coalescing.rows import Row, Shape, Table, in_order
 from carpool.coalescing.shapes import InsertShape
-from carpool.coalescing.values import MISSING, frozen, has_placeholder, sum_on
+from carpool.coalescing.values import MISSING, Given, frozen, has_placeholder, sum_on
 from carpool.errors import trouble_of
 
 MOST_ROWS = 10_000
@@ -101,7 +101,7 @@ class Unit:
     ) -> None:
         self.connection = connection
         self.isolates = isolates
-        self.given_up: dict[tuple[int, int], Any] | None = None
+        self.given_up: Given | None = None
         self.statement: Any = None  # the compiler whose statement is being executed
         self.tag: Hashable = None
         self.written: set[Hashable] = set()  # tags with rows in the database, or SQL of their own
@@ -110,6 +110,7 @@ class Unit:
         self.lowest: dict[str, int] = {}  # by table, the lowest reserved key that was written
         self.auto_increment: int | None = None
         self._figures: list[Figures] = []
+        self._plans: dict[tuple[type[models.Model], type[models.Model]], saving.Plan | None] = {}
         self._shapes: dict[Any, list[tuple[Any, Any, Any, InsertShape | None]]] = {}
         self._tables: dict[str, Table] = {}
         self._mixed: set[str] = set()  # tables with queued rows whose keys were not reserved
@@ -162,11 +163,11 @@ class Unit:
         """Have the hooks in place for the block. Open the transaction inside of it."""
         connection = self.connection
         if not self.has_strategy:
-            units[connection] = self
+            register(connection, self)
             try:
                 yield
             finally:
-                del units[connection]
+                unregister(connection)
             return
         connection.ensure_connection()
         # Private names of BaseDatabaseWrapper and DatabaseOperations, all called on the instance:
@@ -186,15 +187,15 @@ class Unit:
         before = [(thing, name, vars(thing).get(name, MISSING)) for thing, name, _ in hooks]
         for thing, name, hook in hooks:
             setattr(thing, name, hook)
-        units[connection] = self
-        shortcut.install()
+        register(connection, self)
+        saving.install()
         try:
             with connection.execute_wrapper(self):
                 yield
         finally:
-            shortcut.remove()
+            saving.remove()
             self.discard()
-            del units[connection]
+            unregister(connection)
             for thing, name, value in before:
                 if value is MISSING:
                     delattr(thing, name)
@@ -248,23 +249,58 @@ class Unit:
         if self.connection.needs_rollback:
             self.given_up = {}  # Django refuses it, but tells of a bad value first
             return None
-        shape = self._shape(model, fields, returning or [], on_conflict, len(objs))
+        shape = self.shape(model, fields, returning or [], on_conflict, len(objs))
         if shape is None or (shape.late is not None and self._read_at_once[shape.table] >= OFTEN):
             return None
         prepared = []
-        given: dict[tuple[int, int], Any] = {}
+        given: Given = {}
         for obj in objs:
-            values = self._values(shape, obj, raw, given)
+            values = shape.values.quick(obj) if not raw else None
+            if values is None:
+                values = shape.values.one_by_one(obj, given, raw=raw)
             if values is None:
                 self.given_up = given
                 return None
             prepared.append(values)
         returned = [self._enter(shape, obj, v) for obj, v in zip(objs, prepared, strict=True)]
+        self._entered()
+        return returned if returning else []
+
+    def plan_of(self, kind: type[models.Model], model: type[models.Model]) -> saving.Plan | None:
+        """Return how objects of a class are saved in a model's table; None: as Django does it."""
+        try:
+            return self._plans[kind, model]
+        except KeyError:
+            plan = self._plans[kind, model] = (
+                saving.Plan.of(self, kind, model) if self.has_strategy else None
+            )
+            return plan
+
+    def insert(self, shape: InsertShape, obj: models.Model) -> tuple[Any, ...] | None:
+        """Queue a single row, if that can be done quickly; return what RETURNING would.
+
+        None: nothing has happened, and `take` is the way.
+        """
+        if (
+            self._suspended
+            or self.broken is not None
+            or self.connection.needs_rollback
+            or self._lost_its_transaction()
+            or (shape.late is not None and self._read_at_once[shape.table] >= OFTEN)
+        ):
+            return None
+        values = shape.values.quick(obj)
+        if values is None:
+            return None
+        returned = self._enter(shape, obj, values)
+        self._entered()
+        return returned or ()
+
+    def _entered(self) -> None:
         for figures in self._figures:
             figures.queued += 1
         if self._rows >= MOST_ROWS or self._bytes >= MOST_BYTES:
             self.flush(None)  # as it should be
-        return returned if returning else []
 
     def _lost_its_transaction(self) -> bool:
         """Tell whether the connection has been closed since; queue no more then."""
@@ -291,41 +327,7 @@ class Unit:
         self._firsts[table] += 1
         return True
 
-    def _values(
-        self, shape: InsertShape, obj: models.Model, raw: bool, given: dict[tuple[int, int], Any]
-    ) -> list[Any] | None:
-        """Return an object's prepared values; None if there is one that can't be queued.
-
-        What its fields' own pre_save() gave is in ``given`` then: a file is stored once, and a
-        time taken once.
-        """
-        data = obj.__dict__
-        values: list[Any] = []
-        queueable = True
-        for field, attname, pre_save, plain, quick in shape.readers:
-            if pre_save is None or raw:
-                try:
-                    value = data[attname]
-                except KeyError:  # deferred
-                    value = getattr(obj, attname)
-            else:
-                value = given[id(field), id(obj)] = pre_save(obj, add=True)
-            if value.__class__ is not plain and queueable:
-                ready = quick(value) if quick is not None else None
-                if ready is not None:
-                    value = ready
-                elif value is None and quick is not None:
-                    queueable = field.null  # without a value, the error is raised at its place
-                elif hasattr(value, "resolve_expression"):
-                    queueable = False
-                else:
-                    value = frozen(field.get_db_prep_save(value, connection=self.connection))
-                    if hasattr(value, "as_sql") or (value is None and not field.null):
-                        queueable = False
-            values.append(value)
-        return values if queueable else None
-
-    def _shape(
+    def shape(
         self,
         model: type[models.Model],
         fields: Sequence[Any],

@@ -1,8 +1,8 @@
 """A row's values as the database is to get them, read off an instance quickly.
 
 What Django does for each value is ``field.get_db_prep_save(field.pre_save(instance, add=True))``:
-four to six calls, a microsecond a column, and for most columns nothing happens in them. A `Reader`
-knows, from the field's class, for which values that is so.
+four to six calls, a microsecond a column, and for most columns nothing happens in them. A
+`Preparer` knows, from the fields' classes and those of the values, where that is so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import copy
 import datetime
 import decimal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from django.conf import settings
@@ -37,23 +38,161 @@ def has_placeholder(field: Field) -> bool:
     return hasattr(field, "get_placeholder") or hasattr(field, "get_placeholder_sql")
 
 
-Reader = tuple[Field, str, Callable[..., Any] | None, type | None, Callable[[Any], Any] | None]
-"""How one column's value is read: the field; its attribute; its own pre_save(), None where it is
-Django's, which is to read the attribute; the class whose values need no preparing; and what
-prepares some others quickly (None for all that it can't), or None: then not even NULL is sure to
-stay NULL. A tuple, since it is taken apart a million times."""
+Given = dict[tuple[int, int], Any]
+"""By field's and instance's id: what the field's own pre_save() gave, which is not to be asked
+twice: a file is stored once, and a time taken once."""
+
+MOST_CLASSES = 1024
+"""Combinations of values' classes that are remembered; each nullable column can double them."""
 
 
-def reader_of(field: Field, connection: BaseDatabaseWrapper) -> Reader:
-    """Return how a column's value is read."""
-    own = type(field).pre_save is not models.Field.pre_save
-    return (
-        field,
-        field.attname,
-        field.pre_save if own else None,
-        plain_type(field, connection),
-        _quick(field, connection),
-    )
+class Preparer:
+    """The values of some fields of an instance, as the database is to get them.
+
+    Quickly, where all of the values are of classes met before: then they are picked from the
+    instance's ``__dict__`` at once, and only the columns whose class asks for it are looked at.
+    Else field by field, as Django does it.
+
+    Args:
+        fields: whose values, in order.
+        add: what pre_save() is to be told: whether it is for an INSERT.
+    """
+
+    def __init__(
+        self, fields: Sequence[Field], connection: BaseDatabaseWrapper, *, add: bool
+    ) -> None:
+        self._connection = connection
+        self._add = add
+        self._columns = [_Column(field, connection) for field in fields]
+        self._stamps = [column.field for column in self._columns if column.is_stamp(add=add)]
+        self.is_quick = len(fields) > 1 and not any(
+            column.pre_save and not column.has_djangos_time for column in self._columns
+        )
+        self._pick = itemgetter(*(field.attname for field in fields)) if self.is_quick else None
+        self._known: dict[tuple[type, ...], _Work | None] = {}
+
+    def quick(self, obj: models.Model) -> list[Any] | None:
+        """Return an instance's prepared values; None where it has to be done field by field."""
+        if self._pick is None:
+            return None
+        for field in self._stamps:
+            field.pre_save(obj, self._add)
+        try:
+            picked = self._pick(obj.__dict__)
+        except KeyError:  # deferred
+            return None
+        return self.ready(picked)
+
+    def ready(self, picked: Sequence[Any]) -> list[Any] | None:
+        """Return values prepared; None where it has to be done field by field."""
+        classes = tuple(map(type, picked))
+        try:
+            work = self._known[classes]
+        except KeyError:
+            work = self._work_for(classes)
+            if len(self._known) < MOST_CLASSES:
+                self._known[classes] = work
+        if work is None:
+            return None
+        values = list(picked)
+        for number, quick in work:
+            value = quick(values[number])
+            if value is None:
+                return None
+            values[number] = value
+        return values
+
+    def _work_for(self, classes: tuple[type, ...]) -> _Work | None:
+        work: _Work = []
+        for number, (column, kind) in enumerate(zip(self._columns, classes, strict=True)):
+            if kind is column.plain:
+                continue
+            if column.quick is None or (kind is type(None) and not column.field.null):
+                return None
+            if kind is not type(None):
+                work.append((number, column.quick))
+        return work
+
+    def one_by_one(self, obj: models.Model, given: Given, *, raw: bool = False) -> list[Any] | None:
+        """Return an instance's prepared values; None if there is one that can't be queued.
+
+        What its fields' own pre_save() gave is in ``given`` then.
+        """
+        data = obj.__dict__
+        values: list[Any] = []
+        queueable = True
+        for column in self._columns:
+            if column.pre_save is None or raw:
+                try:
+                    value = data[column.field.attname]
+                except KeyError:  # deferred
+                    value = getattr(obj, column.field.attname)
+            else:
+                value = given[id(column.field), id(obj)] = column.pre_save(obj, add=self._add)
+            if queueable:
+                value = column.prepared(value, self._connection)
+                queueable = value is not MISSING
+            values.append(value)
+        return values if queueable else None
+
+    def all_prepared(self, values: Sequence[Any]) -> list[Any] | None:
+        """Return values prepared; None if there is one that can't be queued."""
+        quickly = self.ready(values)
+        if quickly is not None:
+            return quickly
+        found = []
+        for column, value in zip(self._columns, values, strict=True):
+            prepared = column.prepared(value, self._connection)
+            if prepared is MISSING:
+                return None
+            found.append(prepared)
+        return found
+
+
+_Work = list[tuple[int, Callable[[Any], Any]]]
+
+
+class _Column:
+    """How one column's value is prepared.
+
+    ``pre_save``: the field's own, None where it is Django's, which reads the attribute. ``plain``:
+    the class whose values are stored as they are. ``quick``: prepares some other values quickly,
+    and returns None for all that it can't; None where not even NULL is sure to stay NULL.
+    """
+
+    __slots__ = ("field", "has_djangos_time", "plain", "pre_save", "quick")
+
+    def __init__(self, field: Field, connection: BaseDatabaseWrapper) -> None:
+        kind = type(field)
+        self.field = field
+        self.has_djangos_time = kind in (models.DateTimeField, models.DateField, models.TimeField)
+        stamped = self.has_djangos_time and not (field.auto_now or field.auto_now_add)
+        own = kind.pre_save is not models.Field.pre_save and not stamped
+        self.pre_save = field.pre_save if own else None
+        self.plain = plain_type(field, connection)
+        self.quick = _quick(field, connection)
+
+    def is_stamp(self, *, add: bool) -> bool:
+        """Tell whether pre_save() sets the time, and does nothing else."""
+        field = self.field
+        return self.has_djangos_time and (field.auto_now or (field.auto_now_add and add))
+
+    def prepared(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
+        """Return one value prepared, or MISSING if it can't be queued."""
+        if type(value) is self.plain:
+            return value
+        field, quick = self.field, self.quick
+        ready = quick(value) if quick is not None else None
+        if ready is not None:
+            return ready
+        if value is None and quick is not None:
+            return None if field.null else MISSING  # the error is raised at its place
+        if hasattr(value, "resolve_expression"):
+            return MISSING
+        value = frozen(field.get_db_prep_save(value, connection=connection))
+        if hasattr(value, "as_sql") or (value is None and not field.null):
+            return MISSING
+        return value
 
 
 def _quick(field: Field, connection: BaseDatabaseWrapper) -> Callable[[Any], Any] | None:
