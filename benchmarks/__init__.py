@@ -4,6 +4,7 @@
 
     python -m benchmarks create                       # every database that can be had
     python -m benchmarks create --database-url postgres://… --rows 20000
+    python -m benchmarks update                       # rows that are there are changed and saved
     python -m benchmarks shapes                       # items that do more than one INSERT
     python -m benchmarks overhead                     # what the engine itself costs an item
 

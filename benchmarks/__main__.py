@@ -17,13 +17,24 @@ from typing import TYPE_CHECKING
 from benchmarks import machine, report
 from benchmarks.claims import CLAIMS
 from benchmarks.results import Benchmark, Table
-from benchmarks.workload import CHEAP, CPU, NO_OP, SHAPES, WAIT, WORKLOADS, Workload
+from benchmarks.workload import (
+    ALL_FIELDS,
+    CHEAP,
+    CPU,
+    NO_OP,
+    ONE_FIELD,
+    SHAPES,
+    WAIT,
+    WORKLOADS,
+    Workload,
+)
 
 if TYPE_CHECKING:
     from benchmarks.suite import Suite
 
 COMMANDS: dict[str, tuple[str, int, Sequence[Workload]]] = {
     "create": ("create users in every usual way", 10_000, (CHEAP, CPU, WAIT)),
+    "update": ("change and save rows in every usual way", 20_000, (ONE_FIELD, ALL_FIELDS)),
     "shapes": ("items that do more than one INSERT", 20_000, SHAPES),
     "overhead": ("what the engine costs an item that does nothing", 200_000, (NO_OP,)),
 }

@@ -24,6 +24,10 @@ SESSION_RATIO = 1.5
 WORKER_SHARE = 0.9
 #: Whatever an item does, coalescing must not make it slower than the loop in one transaction.
 SHAPE_RATIO = 0.9
+#: run() with two workers, of rows of which one field has changed, against bulk_update, which sends
+#: no signals, and against the loop in one transaction.
+BULK_UPDATE_RATIO = 3.0
+LOOP_OF_UPDATES_RATIOS = {"SQLite": 3.5, "PostgreSQL": 6.0, "MariaDB": 5.0}
 #: What the engine may cost an item that does nothing.
 OVERHEAD_MICROSECONDS = 30.0
 
@@ -116,6 +120,26 @@ def create_claims(tables: Sequence[Table]) -> list[Claim]:
     return claims
 
 
+def update_claims(tables: Sequence[Table]) -> list[Claim]:
+    """Judge a run of the update suite."""
+    claims = []
+    for product in PRODUCTS:
+        table = find(tables, "one-field", product)
+        claims += [
+            at_least(
+                f"{product}: two processes ÷ bulk_update without signals, one changed field",
+                BULK_UPDATE_RATIO,
+                quotient(table, "carpool_two_processes", "bulk_update"),
+            ),
+            at_least(
+                f"{product}: two processes ÷ the loop in one transaction, one changed field",
+                LOOP_OF_UPDATES_RATIOS[product],
+                quotient(table, "carpool_two_processes", "one_transaction"),
+            ),
+        ]
+    return claims
+
+
 def slower_way(table: Table | None) -> float | None:
     """Return the slower of coalesce() and run() against the loop; None if one has no figure."""
     ratios = [
@@ -156,6 +180,7 @@ def overhead_claims(tables: Sequence[Table]) -> list[Claim]:
 
 CLAIMS: dict[str, Callable[[Sequence[Table]], list[Claim]]] = {
     "create": create_claims,
+    "update": update_claims,
     "shapes": shapes_claims,
     "overhead": overhead_claims,
 }

@@ -45,6 +45,7 @@ NUMBERS = {
     "benchmarks.Book": "title",
     "benchmarks.Account": "name",
     "benchmarks.Ticket": "title",
+    "benchmarks.Order": "number",
 }
 
 _SAVEPOINT_WORDS = ("SAVEPOINT", "RELEASE", "ROLLBACK TO")

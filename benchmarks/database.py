@@ -88,6 +88,11 @@ def created(alias: str) -> Iterator[dict[str, Any]]:
 def empty(connection: BaseDatabaseWrapper) -> None:
     """Empty every table, and leave no garbage that the next round would have to step over."""
     call_command("flush", verbosity=0, interactive=False, inhibit_post_migrate=True)
+    tidy(connection)
+
+
+def tidy(connection: BaseDatabaseWrapper) -> None:
+    """Remove garbage, and let the database know how many rows there are."""
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             cursor.execute("VACUUM")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 from django.contrib.auth.models import User
+from django.db.models import Model
 
 CPU_SECONDS = 0.005
 WAIT_SECONDS = 0.020
@@ -27,6 +28,11 @@ def items(count: int) -> Iterator[Item]:
 
 def no_setup() -> None:
     """Set nothing up."""
+
+
+def all_rows(model: type[Model]) -> int:
+    """Count a model's rows: those that a round wrote, if it began with none."""
+    return model._base_manager.count()
 
 
 def burn() -> None:

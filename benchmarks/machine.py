@@ -17,6 +17,7 @@ PACKAGES = (
     "mysqlclient",
     "mpire",
     "django-pgbulk",
+    "django-fast-update",
     "SQLAlchemy",
 )
 

@@ -1,4 +1,4 @@
-"""What the shapes write, beside users and the atlas. Each is what people have, made small."""
+"""What is written, beside users and the atlas. Each is what people have, made small."""
 
 from __future__ import annotations
 
@@ -60,3 +60,13 @@ class Ticket(models.Model):
 
     title = models.CharField(max_length=100)
     number = models.CharField(max_length=30, blank=True)
+
+
+class Order(models.Model):
+    """A model that `update` changes: one field, and the date that says when."""
+
+    number = models.PositiveIntegerField()
+    customer = models.CharField(max_length=100)
+    quantity = models.PositiveIntegerField()
+    total = models.DecimalField(max_digits=10, decimal_places=2)
+    changed = models.DateTimeField(auto_now=True)

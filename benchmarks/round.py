@@ -54,6 +54,9 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         importlib.import_module(name)
     database.empty(connection)
     import_string(workload.prepare)()
+    if workload.fill:
+        import_string(workload.fill)(task.rows)
+        database.tidy(connection)
     if row.prepare:
         row.prepare()
     counters.reset_statements()
@@ -61,8 +64,9 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     row.run(task)
     seconds = time.perf_counter() - start
     statements = counters.read_statements()
+    count = import_string(workload.count)
     for label, rows in workload.writes.items():
-        written, wanted = apps.get_model(label)._base_manager.count(), rows * task.rows
+        written, wanted = count(apps.get_model(label)), rows * task.rows
         if written != wanted:
             raise SystemExit(f"wrote {written:,} of {wanted:,} rows of {label}")
     connection.close()

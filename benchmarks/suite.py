@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,12 +21,12 @@ class Task:
 
     function: Callable[[Any], Any]
     setup: Callable[[], None]
-    source: Callable[[int], Iterator[Any]]
+    source: Callable[[int], Iterable[Any]]
     rows: int
     workers: int
 
-    def items(self) -> Iterator[Any]:
-        """Return a fresh iterator over the items."""
+    def items(self) -> Iterable[Any]:
+        """Return the items afresh: an iterator, or a queryset that hasn't been read."""
         return self.source(self.rows)
 
 

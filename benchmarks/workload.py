@@ -10,6 +10,7 @@ from typing import Literal
 Workers = Literal["processes", "threads"] | int | None
 
 NOTHING = "benchmarks.items.no_setup"
+ALL_ROWS = "benchmarks.items.all_rows"
 
 
 def cores() -> int:
@@ -37,9 +38,13 @@ class Workload:
     source: str = "benchmarks.items.items"
     #: Called on the emptied tables before the clock runs: makes the rows that items share.
     prepare: str = NOTHING
+    #: Called with the number of items, at the same time: makes the rows that are changed.
+    fill: str | None = None
     #: The models that are written, and how many rows of each an item makes. A round that wrote
     #: another number has failed, so that no row is fast by losing rows.
     writes: Mapping[str, int] = field(default_factory=lambda: {"auth.User": 1})
+    #: Called with one of those models, counts its rows that are as the round should leave them.
+    count: str = ALL_ROWS
     #: Packages without which its tables say "not installed".
     needs: tuple[str, ...] = ()
     #: How many processes and threads a pool gets; 0 stands for the cores.
@@ -76,6 +81,27 @@ WAIT = Workload(
 )
 NO_OP = Workload(
     "no-op", "a function that does nothing", "benchmarks.items.do_nothing", share=1, writes={}
+)
+
+#: Rows that are there, changed and saved. Loading them is part of the time.
+ONE_FIELD = Workload(
+    "one-field",
+    "one changed field",
+    "benchmarks.changes.reprice",
+    share=1,
+    source="benchmarks.changes.orders",
+    fill="benchmarks.changes.fill_orders",
+    writes={"benchmarks.Order": 1},
+    count="benchmarks.changes.repriced",
+)
+ALL_FIELDS = Workload(
+    "all-fields",
+    "all fields of auth.User",
+    "benchmarks.changes.move",
+    share=1,
+    source="benchmarks.changes.users",
+    fill="benchmarks.changes.fill_users",
+    count="benchmarks.changes.moved",
 )
 
 #: What an item does beside one INSERT: that is what keeps a batch together, or breaks it.
@@ -129,4 +155,7 @@ SHAPES = (
     ),
 )
 
-WORKLOADS = {workload.name: workload for workload in (CHEAP, CPU, WAIT, NO_OP, *SHAPES)}
+WORKLOADS = {
+    workload.name: workload
+    for workload in (CHEAP, CPU, WAIT, NO_OP, ONE_FIELD, ALL_FIELDS, *SHAPES)
+}

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import items, report
-from benchmarks.claims import create_claims, overhead_claims, shapes_claims
+from benchmarks.claims import create_claims, overhead_claims, shapes_claims, update_claims
 from benchmarks.results import Benchmark, Claim, Result, Round, Table
 from benchmarks.suite import Suite, Task
 from benchmarks.workload import CHEAP, CPU, SHAPES, WAIT, cores
@@ -48,6 +49,24 @@ def benchmark(*tables: Table, command: str = "create") -> Benchmark:
     }
     judges = {"create": create_claims, "shapes": shapes_claims, "overhead": overhead_claims}
     return Benchmark(command, "2026-01-01", 3, machine, tables, judges[command](tables))
+
+
+def run_benchmarks(command: str, folder: Path, *options: str) -> tuple[str, dict[str, Any]]:
+    """Run a command on SQLite, in one round, and return what it printed and its JSON."""
+    environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks", command, "--rounds", "1", "--output", folder),
+            *("--database-url", f"sqlite:///{folder / 'a.sqlite3'}", *options),
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout, json.loads((folder / f"{command}.json").read_text())
 
 
 def judged(claims: list[Claim], text: str) -> Claim:
@@ -161,6 +180,32 @@ def test_a_row_must_be_so_many_times_faster(
         assert claim.required == f"at least {required:g}"
 
 
+@pytest.mark.parametrize(
+    ("product", "text", "slower", "required"),
+    [
+        ("SQLite", "bulk_update without signals", "bulk_update", 3),
+        ("PostgreSQL", "bulk_update without signals", "bulk_update", 3),
+        ("MariaDB", "bulk_update without signals", "bulk_update", 3),
+        ("SQLite", "the loop in one transaction", "one_transaction", 3.5),
+        ("PostgreSQL", "the loop in one transaction", "one_transaction", 6),
+        ("MariaDB", "the loop in one transaction", "one_transaction", 5),
+    ],
+)
+def test_two_processes_must_update_so_many_times_faster(
+    product: str, text: str, slower: str, required: float
+) -> None:
+    """One changed field is judged, on each database, and the other table isn't."""
+    for ratio, verdict in [(required * 1.01, "pass"), (required * 0.99, "FAIL")]:
+        results = result(slower, 10.0), result("carpool_two_processes", 10.0 / ratio, workers=2)
+        one_field = table(*results, product=product, workload="one-field")
+        all_fields = table(*results, product=product, workload="all-fields")
+        text_ = f"{product}: two processes ÷ {text}, one changed field"
+        claim = judged(update_claims([one_field]), text_)
+        assert claim.verdict == verdict
+        assert claim.required == f"at least {required:g}"
+        assert judged(update_claims([all_fields]), text_).verdict == "not measured"
+
+
 def test_no_shape_may_be_slower_either_way() -> None:
     """The slower of the two ways is judged; with one of them missing nothing is."""
     shape = SHAPES[0]
@@ -257,24 +302,12 @@ def test_burning_takes_its_cpu_time() -> None:
 def test_the_command_measures_on_sqlite(tmp_path: Path) -> None:
     """200 rows by a few rows of the suite: every row written, every signal counted."""
     keys = ["plain_loop", "recipe", "bulk_create"]
-    environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
-    finished = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks", "create", "--rows", "200", "--rounds", "1"),
-            *("--cpu-rows", "0", "--wait-rows", "0", "--output", str(tmp_path)),
-            *("--database-url", f"sqlite:///{tmp_path / 'a.sqlite3'}"),
-            *(f"--only={key}" for key in keys),
-        ],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    text, data = run_benchmarks(
+        *("create", tmp_path, "--rows=200", "--cpu-rows=0", "--wait-rows=0"),
+        *(f"--only={key}" for key in keys),
     )
-    assert finished.returncode == 0, finished.stderr
-    assert "## SQLite, no setup: 200 items" in finished.stdout
-    assert "## Must show" in finished.stdout
-    data = json.loads((tmp_path / "create.json").read_text())
+    assert "## SQLite, no setup: 200 items" in text
+    assert "## Must show" in text
     results = {it["key"]: it for it in data["tables"][0]["results"]}
     assert list(results) == keys
     assert [it["signals"] for it in results.values()] == [400, 400, 0]
@@ -282,6 +315,23 @@ def test_the_command_measures_on_sqlite(tmp_path: Path) -> None:
     assert results["bulk_create"]["statements"] < 50
     assert all(it["rate"] > 0 and it["peak_mib"] > 10 for it in results.values())
     assert not (tmp_path / "a.sqlite3").exists()
+
+
+def test_the_command_changes_rows_that_are_there(tmp_path: Path) -> None:
+    """All rows of both tables are changed, with the signals of save() or none."""
+    keys = ["one_transaction", "carpool_inline", "bulk_update", "raw_update"]
+    text, data = run_benchmarks(
+        *("update", tmp_path, "--rows=200", "--all-fields-rows=50"),
+        *(f"--only={key}" for key in keys),
+    )
+    assert "Failed:" not in text
+    for rows, measured in zip([200, 50], data["tables"], strict=True):
+        results = {it["key"]: it for it in measured["results"]}
+        assert list(results) == keys
+        assert [it["signals"] for it in results.values()] == [2 * rows, 2 * rows, 0, 0]
+        assert all(it["rate"] > 0 for it in results.values())
+        assert results["one_transaction"]["statements"] == 1000 * (rows + 1) / rows
+        assert results["raw_update"]["statements"] <= 1000 * 2 / rows
 
 
 def test_an_sqlite_file_that_exists_is_refused(tmp_path: Path) -> None:
