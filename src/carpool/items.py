@@ -17,6 +17,7 @@ from django.db.models import QuerySet
 
 from carpool.errors import describe
 from carpool.functions import loads
+from carpool.locking import locked
 from carpool.types import GONE, Chunk, Fault
 
 LOADED_AT_ONCE = 500
@@ -31,19 +32,22 @@ class Items(Protocol):
         """Yield each position with its item, `GONE`, or a Fault if it can't be loaded."""
 
 
-def local_items(queryset: QuerySet[Any] | None, chunk: Chunk) -> Items:
+def local_items(queryset: QuerySet[Any] | None, chunk: Chunk, *, lock: bool = False) -> Items:
     """Return a chunk's items for a worker of this process."""
     if queryset is not None:
-        return RowItems(queryset, chunk.items)
+        return RowItems(queryset, chunk.items, lock=lock)
     used = set(range(len(chunk))) if chunk.again else set()
     return LocalItems(chunk.items, chunk.payloads, used)
 
 
-def sent_items(queryset: QuerySet[Any] | None, payloads: Sequence[bytes | None]) -> Items:
+def sent_items(
+    queryset: QuerySet[Any] | None, payloads: Sequence[bytes | None], *, lock: bool = False
+) -> Items:
     """Return a chunk's items for a worker that was sent them pickled."""
     items = SentItems(payloads)
     if queryset is not None:
-        return RowItems(queryset, [key for _, key in items.load(range(len(payloads)))])
+        keys = [key for _, key in items.load(range(len(payloads)))]
+        return RowItems(queryset, keys, lock=lock)
     return items
 
 
@@ -96,11 +100,16 @@ def _not_loadable(error: Exception) -> Fault:
 
 
 class RowItems:
-    """The rows of a chunk's keys, loaded where they are used; a deleted one is `GONE`."""
+    """The rows of a chunk's keys, loaded where they are used; a deleted one is `GONE`.
 
-    def __init__(self, queryset: QuerySet[Any], keys: Sequence[Any]) -> None:
+    With ``lock`` they are locked then, for the rest of the transaction, and each time anew: an
+    undone savepoint may have let them go.
+    """
+
+    def __init__(self, queryset: QuerySet[Any], keys: Sequence[Any], *, lock: bool = False) -> None:
         self._queryset = queryset
         self._keys = keys
+        self._lock = lock
 
     def load(self, positions: Sequence[int]) -> Iterator[tuple[int, Any]]:
         for start in range(0, len(positions), LOADED_AT_ONCE):
@@ -113,7 +122,8 @@ class RowItems:
     def _rows(self, keys: list[Any]) -> Mapping[Any, deque[Any]]:
         rows: dict[Any, deque[Any]] = defaultdict(deque)
         try:
-            for row in self._queryset.all().filter(pk__in=keys):
+            queryset = self._queryset.all().filter(pk__in=keys)
+            for row in locked(queryset) if self._lock else queryset:
                 rows[row.pk].append(row)
         except DatabaseError:
             raise

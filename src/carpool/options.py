@@ -41,6 +41,7 @@ class Options:
     progress: Any
     dry_run: bool
     coalesce: bool = True
+    lock: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.using, Iterable) and not isinstance(self.using, str):
@@ -94,6 +95,8 @@ class Options:
             )
         if not isinstance(self.coalesce, bool):
             raise ConfigurationError(f"coalesce={self.coalesce!r} must be True or False.")
+        if not isinstance(self.lock, bool):
+            raise ConfigurationError(f"lock={self.lock!r} must be True or False.")
         if self.setup is not None and not callable(self.setup):
             raise ConfigurationError("setup must be a callable without arguments, or None.")
         if not (

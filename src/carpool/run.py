@@ -55,6 +55,7 @@ def run(
     progress: bool | Callable[[Snapshot], Any] | None = None,
     dry_run: bool = False,
     coalesce: bool = True,
+    lock: bool = False,
 ) -> Report:
     """Call ``function(item)`` once for each item, in a pool of workers, and report.
 
@@ -93,6 +94,10 @@ def run(
         dry_run: run everything and roll every chunk back. Receivers fire; on_commit doesn't.
         coalesce: queue the rows that a chunk's items save, and write them together: see
             `carpool.coalesce`. False: every statement is sent at its place.
+        lock: of a QuerySet only: lock each row from when its chunk loads it until the chunk's
+            COMMIT (``SELECT … FOR UPDATE``, in key order), so that what others write meanwhile
+            waits, and ``save()`` doesn't undo it. Rows of the model and its parents, that is, not
+            related objects. A ``select_for_update(…)`` of the queryset's own is kept.
 
     Returns:
         A `Report`. Failed items are in it, not raised, unless you ask for that.
@@ -120,6 +125,7 @@ def run(
         progress=progress,
         dry_run=dry_run,
         coalesce=coalesce,
+        lock=lock,
     )
     this = _Run(function, items, options, keep_values=False)
     for _ in this.settled():
@@ -146,6 +152,7 @@ def stream(
     progress: bool | Callable[[Snapshot], Any] | None = None,
     dry_run: bool = False,
     coalesce: bool = True,
+    lock: bool = False,
 ) -> Iterator[Outcome]:
     """Do what `run` does and yield an `Outcome` for each item, with what the function returned.
 
@@ -175,6 +182,7 @@ def stream(
         progress=progress,
         dry_run=dry_run,
         coalesce=coalesce,
+        lock=lock,
     )
     this = _Run(function, items, options, keep_values=True)
     return _in_order(this) if ordered else _as_they_come(this)
@@ -211,7 +219,7 @@ class _Run:
     ) -> None:
         options.check(function)
         self._options = options
-        self._source = source_of(items, options.aliases)
+        self._source = source_of(items, options.aliases, lock=options.lock)
         self._job = Job(
             function=function,
             setup=options.setup,
@@ -221,6 +229,7 @@ class _Run:
             dry_run=options.dry_run,
             keep_values=keep_values,
             coalesce=options.coalesce,
+            lock=options.lock,
         )
         self._interrupts = Interrupts()
         self._progress = progress_for(options.progress)

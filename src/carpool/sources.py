@@ -9,7 +9,8 @@ and rows added meanwhile are left alone where their key is above the highest the
 (with random keys such as UUIDs, some may be met).
 
 Refused: what can't be cut by key (slices, unions, values(), distinct(fields), windows, values of a
-to-many relation), and a queryset of a database that the run doesn't cover.
+to-many relation), a queryset of a database that the run doesn't cover, and locks where there can
+be none.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from django.db import connections
 from django.db.models import QuerySet
 from django.db.models.manager import BaseManager
 from django.db.models.query import ModelIterable
 from django.db.models.sql import Query
 
 from carpool.exceptions import ConfigurationError
+from carpool.locking import refuse_unlockable
 
 PAGE = 2_000
 """Keys read by one query of the parent's: a few milliseconds, and 100 kB or so."""
@@ -42,20 +45,27 @@ class Source(Protocol):
         """Yield the items, or the keys."""
 
 
-def source_of(items: Any, using: Sequence[str]) -> Source:
+def source_of(items: Any, using: Sequence[str], *, lock: bool = False) -> Source:
     """Return the source for what the user passed as ``items``.
 
     Raises:
-        ConfigurationError: it can't be iterated, or is a queryset that can't be cut by key.
+        ConfigurationError: it can't be iterated, or is a queryset that can't be cut by key; or its
+            rows can't be locked, as ``lock`` asks.
     """
     if isinstance(items, BaseManager):
         items = items.all()
     if isinstance(items, QuerySet):
-        return QuerySetSource(items, using)
+        return QuerySetSource(items, using, lock=lock)
     if isinstance(items, str | bytes) or not isinstance(items, Iterable):
         raise ConfigurationError(
             f"items is {type(items).__name__!r}, which carpool can't take items from. Pass an "
             "iterable (a list, a generator, an open csv.DictReader …) or a QuerySet."
+        )
+    if lock:
+        raise ConfigurationError(
+            f"lock=True is for the rows of a QuerySet, and items is {type(items).__name__!r}. Pass "
+            "the QuerySet itself, or leave lock out and have the function load its row with "
+            "select_for_update()."
         )
     return IterableSource(items)
 
@@ -82,14 +92,19 @@ class IterableSource:
 class QuerySetSource:
     """The primary keys of a queryset's rows, in key order."""
 
-    def __init__(self, queryset: QuerySet[Any], using: Sequence[str]) -> None:
+    def __init__(
+        self, queryset: QuerySet[Any], using: Sequence[str], *, lock: bool = False
+    ) -> None:
         _refuse_uncuttable(queryset)
-        alias = queryset.db
+        # A router may send reads to a copy: locks belong where is written.
+        alias = (queryset.select_for_update() if lock else queryset).db
         if alias not in using:
             raise ConfigurationError(
                 f"The queryset reads from the database {alias!r}, but the run covers only "
                 f"{', '.join(map(repr, using))}. Pass using={alias!r}, or add it to using."
             )
+        if lock:
+            refuse_unlockable(queryset, connections[alias])
         self.queryset = _unevaluated(queryset.using(alias).order_by())
         keys = queryset.using(alias).select_related(None).prefetch_related(None)
         keys.query.select_for_update = False  # it belongs in the chunk's transaction, not here

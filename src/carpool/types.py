@@ -147,7 +147,8 @@ class Job:
 
     ``function`` and ``setup`` are the callables themselves; `child.ShippedJob` is the form in
     which they travel. ``keep_values``: send back what the function returns. ``coalesce``: queue
-    the rows of a chunk's items and write them together.
+    the rows of a chunk's items and write them together. ``lock``: load the queryset's rows FOR
+    UPDATE.
     """
 
     function: Callable[[Any], Any]
@@ -158,3 +159,4 @@ class Job:
     dry_run: bool
     keep_values: bool
     coalesce: bool = False
+    lock: bool = False

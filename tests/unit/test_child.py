@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -94,8 +95,8 @@ def prepare() -> None:
 
 def test_a_job_travels_in_parts_and_is_put_together_again() -> None:
     """Everything of the job arrives, the callables and the queryset from their own pickles."""
-    job = Job(add, prepare, "queryset", ("default", "other"), 3, dry_run=True, keep_values=True)
-    rest = Job(print, None, None, job.using, 3, dry_run=True, keep_values=True)
+    job = Job(add, prepare, "queryset", ("default", "other"), 3, True, True, True, lock=True)
+    rest = replace(job, function=print, setup=None, queryset=None)
     shipped = ShippedJob(pickle.dumps(add), pickle.dumps(prepare), pickle.dumps("queryset"), rest)
     assert pickle.loads(pickle.dumps(shipped)).open() == job
 

@@ -176,6 +176,16 @@ class TestRows:
             assert len(list(RowItems(Author.objects.all(), self.keys).load(range(10)))) == 10
         assert len(queries) == 3
 
+    def test_locked_rows_are_asked_for_in_key_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever the order of the queryset and of the positions; the rows are the same."""
+        monkeypatch.setattr("carpool.items.LOADED_AT_ONCE", 4)
+        rows = RowItems(Author.objects.order_by("-name"), self.keys[::-1], lock=True)
+        with CaptureQueriesContext(connection) as queries:
+            loaded = list(rows.load(range(10)))
+        assert [row.pk for _, row in loaded] == self.keys[::-1]
+        assert len(queries) == 3
+        assert all('ORDER BY "app_author"."id" ASC' in q["sql"] for q in queries.captured_queries)
+
     def test_a_row_that_cannot_be_made_fails_alone(self) -> None:
         """An error of the model's __init__ or a converter is that row's fault."""
         Author.objects.filter(pk=self.keys[2]).update(name="brittle")

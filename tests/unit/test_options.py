@@ -58,6 +58,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"progress": True},
     {"progress": print},
     {"dry_run": True},
+    {"lock": True},
 ]
 
 
@@ -101,6 +102,8 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"setup": "module.setup"}, ["setup", "callable without arguments"]),
     ({"progress": "bar"}, ["progress='bar'", "callable that takes a Snapshot"]),
     ({"progress": 1}, ["progress=1", "None, True, False"]),
+    ({"lock": 1}, ["lock=1", "True or False"]),
+    ({"lock": "rows"}, ["lock='rows'", "True or False"]),
     ({"using": "defualt"}, ["'defualt'", "not in settings.DATABASES", "default, other"]),
     ({"using": ["default", "nowhere"]}, ["'nowhere'", "default, other"]),
     ({"using": []}, ["using is empty", '"default"']),

@@ -114,7 +114,7 @@ def test_an_error_of_the_workers_own_does_not_leave_the_parent_waiting(
 ) -> None:
     """A thread that breaks outside of any item gives its chunk back, and says why."""
 
-    def broken(*args: Any) -> Any:
+    def broken(*args: Any, **options: Any) -> Any:
         raise SystemExit(3)
 
     monkeypatch.setattr(threads, "local_items", broken)

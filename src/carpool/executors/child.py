@@ -17,7 +17,7 @@ import os
 import pickle
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -78,15 +78,11 @@ class ShippedJob:
     rest: Job
 
     def open(self) -> Job:
-        return Job(
+        return replace(
+            self.rest,
             function=loads(self.function),
             setup=loads(self.setup),
             queryset=loads(self.queryset),
-            using=self.rest.using,
-            retries=self.rest.retries,
-            dry_run=self.rest.dry_run,
-            keep_values=self.rest.keep_values,
-            coalesce=self.rest.coalesce,
         )
 
 
@@ -148,7 +144,8 @@ def _serve(connection: Connection, slot: Slot) -> None:
     connection.send(Ready())
     while (message := connection.recv()) is not None:
         number, payloads = message
-        result = worker.perform(number, len(payloads), sent_items(job.queryset, payloads))
+        items = sent_items(job.queryset, payloads, lock=job.lock)
+        result = worker.perform(number, len(payloads), items)
         connection.send(Finished(None if teller.holds(result) else result))
         slot.enter(State.IDLE)
 

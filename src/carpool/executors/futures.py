@@ -164,7 +164,7 @@ def perform_remote(
         except BaseException as error:
             result = ChunkResult(number, Ending.UNAVAILABLE, fault=describe(error, "run"))
             return dumps(result)
-        items = sent_items(worker.job.queryset, payloads)
+        items = sent_items(worker.job.queryset, payloads, lock=worker.job.lock)
         return dumps(worker.perform(number, len(payloads), items))
     finally:
         if not in_the_parents_thread:

@@ -58,7 +58,7 @@ class InlineExecutor(Executor):
         chunk = self._queue.popleft()
         self.in_flight -= 1
         try:
-            items = local_items(self._job.queryset, chunk)
+            items = local_items(self._job.queryset, chunk, lock=self._job.lock)
             result = self._worker.perform(chunk.number, len(chunk), items)
         except KeyboardInterrupt:
             self._interrupts.pending = True

@@ -139,7 +139,7 @@ class ThreadsExecutor(Executor):
                 return
             while (chunk := self._inbox.get()) is not None:
                 try:
-                    items = local_items(self._job.queryset, chunk)
+                    items = local_items(self._job.queryset, chunk, lock=self._job.lock)
                     result = worker.perform(chunk.number, len(chunk), items)
                 except BaseException as error:  # no item's doing; nobody else would tell
                     fault = describe(error, "run")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, connection, connections, models, transaction
 from django.db.models import F
 from django.utils import timezone, translation
 from django.utils.translation import gettext
@@ -149,6 +149,27 @@ def add_use(item: dict[str, Any]) -> None:
     """Write a row of one's own, then one that may be locked."""
     Author.objects.create(name=item["key"])
     Tag.objects.filter(word="shared").update(uses=F("uses") + 1)
+
+
+def add_beside_another(row: models.Model, field: str, patience: float) -> None:
+    """Add one in Python and save; between load and save, have another connection add one, too.
+
+    Wait so many seconds for the other one, which may itself have to wait for this one's COMMIT.
+    """
+    owner = row._meta.get_field(field).model
+
+    def add_one() -> None:
+        try:
+            owner._base_manager.filter(pk=row.pk).update(**{field: F(field) + 1})
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=add_one)
+    other.start()
+    transaction.on_commit(other.join)
+    other.join(patience)
+    setattr(row, field, getattr(row, field) + 1)
+    row.save()
 
 
 @troubled
