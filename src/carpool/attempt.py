@@ -32,7 +32,7 @@ from typing import Any
 from django.db import IntegrityError, connections, transaction
 
 from carpool import databases, deferred
-from carpool.coalescing import Figures, Unit, unit_of
+from carpool.coalescing import Figures, RowIsGone, Unit, unit_of
 from carpool.errors import Trouble, describe, trouble_of
 from carpool.exceptions import TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
@@ -85,6 +85,18 @@ class _BadItem(Exception):
         super().__init__(position, fault)
         self.position = position
         self.fault = fault
+
+
+class _ToRunAlone(Exception):
+    """Undoes the group: the item at ``position`` has changed a row that isn't there."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+
+class _Plainly(Exception):
+    """Undoes the chunk's transaction, to try it again with nothing queued."""
 
 
 class _BadGroup(Exception):
@@ -173,6 +185,7 @@ class Attempt:
         self.faults: dict[int, Fault] = dict(self.blamed)
         self.values: dict[int, Any] = {}
         self.skipped: set[int] = set()
+        self.to_run_alone: list[int] = []
         self.committed_aliases: list[str] = []
         self.interrupted = False
         self.began = time.monotonic()
@@ -190,6 +203,8 @@ class Attempt:
                 return self._result(Ending.COMMITTED)
             except Stop:
                 return self._result(Ending.STOPPED)
+            except _Plainly:
+                self.job = replace(self.job, coalesce=False)
             except _Ended as ended:
                 if ended.ending is Ending.REFUSED and self.grouping.commit_refused(
                     can_check=all(map(deferred.can_check, self.connections))
@@ -267,7 +282,7 @@ class Attempt:
             if committing and not self._is_stored():
                 rolled_back = TransactionBroken("the transaction was rolled back without an error")
                 raise _Undone(None, describe(rolled_back, "run"), Trouble.LOST)
-        except (_Undone, _Ended):
+        except (_Undone, _Ended, _Plainly):
             raise
         except KeyboardInterrupt as error:
             if not committing or not self.own:
@@ -368,6 +383,7 @@ class Attempt:
             group, left = left[:size], left[size:]
             self._run_group(group)
         self._run_victims()
+        self._run_alone()
 
     def _run_victims(self) -> None:
         """Run again what failed beside rows that turned out to be refused.
@@ -385,6 +401,17 @@ class Attempt:
                 del self.faults[position]
             for start in range(0, len(victims), SMALL_GROUP):
                 self._run_group(victims[start : start + SMALL_GROUP])
+
+    def _run_alone(self) -> None:
+        """Run again, by itself and with nothing queued, what has changed a row that isn't there.
+
+        ``save()`` inserts it then, and says so in ``post_save``.
+        """
+        for position in self.to_run_alone:
+            with ExitStack() as stack:
+                for unit in self.units:
+                    stack.enter_context(unit.suspended())
+                self._run_group([position])
 
     def _run_group(self, group: list[int]) -> None:
         """Run a group under a savepoint; where an item is bad, the others again without it."""
@@ -409,9 +436,13 @@ class Attempt:
                 raise _Undone(bad.position, bad.fault, None) from bad
             self._group_failed(group)
             self.faults[bad.position] = bad.fault
-            rest = [p for p in group if p not in self.faults]
-            for start in range(0, len(rest), SMALL_GROUP):
-                self._run_group(rest[start : start + SMALL_GROUP])
+            self._run_the_others(group)
+        except _ToRunAlone as alone:
+            if self.alone or any(map(databases.is_aborted, self.connections)):
+                raise _Plainly from alone
+            self._group_failed(group)
+            self.to_run_alone.append(alone.position)
+            self._run_the_others(group)
         except _BadGroup as refused:
             assert refused.__cause__ is not None
             fault = describe(refused.__cause__, "commit")
@@ -427,6 +458,11 @@ class Attempt:
             self._run_group(rest[middle:])
         else:
             self.grouping.group_passed(len(group))
+
+    def _run_the_others(self, group: list[int]) -> None:
+        rest = [p for p in group if p not in self.faults and p not in self.to_run_alone]
+        for start in range(0, len(rest), SMALL_GROUP):
+            self._run_group(rest[start : start + SMALL_GROUP])
 
     def _group_failed(self, group: list[int]) -> None:
         self.observer.idle()
@@ -477,13 +513,18 @@ class Attempt:
             while unit.refused:
                 position, error = unit.refused.popitem()
                 assert isinstance(position, int)
+                is_gone = isinstance(error, RowIsGone)
                 fault = describe(error)
                 if self._has_written(position):  # earlier rows of it are in the database
-                    raise _BadItem(position, fault) from error
+                    bad = _ToRunAlone(position) if is_gone else _BadItem(position, fault)
+                    raise bad from error
                 for other in self.units:
                     other.drop(position)
-                self.faults[position] = fault
                 self.values.pop(position, None)
+                if is_gone:
+                    self.to_run_alone.append(position)
+                else:
+                    self.faults[position] = fault
 
     def _has_written(self, position: int) -> bool:
         return any(position in unit.written for unit in self.units)
@@ -531,6 +572,8 @@ class Attempt:
             if isinstance(raised, KeyboardInterrupt) and self.interruptible:
                 raise
             error = raised
+        if isinstance(error, RowIsGone) or any(isinstance(u.broken, RowIsGone) for u in self.units):
+            raise _ToRunAlone(position) from error
         if any(c.needs_rollback for c in self.connections):
             # save() does that when it raises before its first statement.
             probe.statements += 1

@@ -207,6 +207,35 @@ Program((
     Create(vehicle2, 'Vehicle', {'plate': 'b'}),
     Create(vehicle3, 'Vehicle', {'plate': 'c'}),
 ))""",
+    "an error that a savepoint of one's own has undone is raised again at the end": """
+Program((
+    Create(country1, 'Country', {'code': 'b'}),
+    Atomic((
+        Create(country2, 'Country', {'code': 'b'}),
+        Atomic((
+        )),
+    ), how='savepoint', ending='rollback'),
+))""",
+    "a key is asked for after a flush was refused": """
+Program((
+    Create(author1, 'Author', {'name': 'a'}),
+    Create(profile1, 'Profile', {'bio': 'A', 'author': author1}),
+    Atomic((
+    )),
+    Create(quoted1, 'Quoted', {'name': 'A'}),
+))""",
+    "what an outer block has queued is dropped with an inner coalesce()": """
+Program((
+    Create(priced1, 'Priced', {'name': 'a'}),
+    UpdateOrCreate(priced2, 'Priced', {'name': 'a'}, defaults={'label': 'A'}),
+    Atomic((
+    ), how='coalesce', ending='raise'),
+))""",
+    "an object whose key was changed is said to be updated": """
+Program((
+    Create(country1, 'Country', {'code': 'w1'}),
+    Save(country1, values={'code': 'w2'}),
+))""",
 }
 
 
@@ -279,7 +308,7 @@ def keeping_what_is_undone(using: tuple[str, ...]) -> Iterator[None]:
     undo = Unit._roll_back_to_savepoint
 
     def keep(self: Unit, sid: str) -> None:
-        with mock.patch.object(Unit, "discard"):
+        with mock.patch.object(Unit, "_drop", return_value=set()):
             undo(self, sid)
 
     with mock.patch.object(Unit, "_roll_back_to_savepoint", keep), coalesce(using):

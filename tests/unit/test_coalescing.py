@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from carpool.coalescing import barrier
 from carpool.coalescing.figures import EarlyFlush, Figures, place
-from carpool.coalescing.rows import Index, Row, Shape, Table, in_order
+from carpool.coalescing.rows import Index, Row, Shape, in_order
 from tests.app.models import Author, Book
 
 
@@ -81,16 +81,15 @@ def test_an_index_says_what_is_surely_not_there(
     assert index.lacks(asked) == lacks
 
 
-def tables(order: list[type[models.Model]]) -> dict[str, Table]:
+def tables(order: list[type[models.Model]]) -> dict[str, list[Row]]:
     shapes = {
-        model: Shape(connection, model, model._meta.local_concrete_fields, None)
-        for model in set(order)
+        model: Shape(connection, model, model._meta.local_concrete_fields) for model in set(order)
     }
-    found: dict[str, Table] = {}
+    found: dict[str, list[Row]] = {}
     for number, model in enumerate(order):
         shape = shapes[model]
-        row = Row(number, shape, [number] * len(shape.fields), None, None)
-        found.setdefault(shape.table, Table()).append(row)
+        row = Row(number, shape, [number] * len(shape.fields), None)
+        found.setdefault(shape.table, []).append(row)
     return found
 
 

@@ -30,7 +30,8 @@ This package knows nothing of chunks, workers or progress.
 
 from carpool.coalescing.block import Coalesce, coalesce
 from carpool.coalescing.figures import EarlyFlush, Figures
+from carpool.coalescing.flushing import RowIsGone
 from carpool.coalescing.registry import unit_of
 from carpool.coalescing.unit import Unit
 
-__all__ = ["Coalesce", "EarlyFlush", "Figures", "Unit", "coalesce", "unit_of"]
+__all__ = ["Coalesce", "EarlyFlush", "Figures", "RowIsGone", "Unit", "coalesce", "unit_of"]

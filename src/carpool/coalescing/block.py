@@ -80,8 +80,6 @@ class Coalesce(ContextDecorator):
     ) -> bool | None:
         stack, units = self._stacks.pop()
         if kind is not None:
-            for unit, _ in units:
-                unit.discard()
             return stack.__exit__(kind, error, traceback)
         try:
             for unit, own in units:

@@ -34,6 +34,15 @@ class _Marked(_Compiler):
             unit.statement = before
 
 
+class _Select(_Marked):
+    """A SELECT: tells the unit what it has found."""
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().execute_sql(*args, **kwargs)
+        self.unit.learn(self, result)
+        return result
+
+
 class _Insert(_Marked):
     """Queues the row; or executes the INSERT, with the values that pre_save() has already given."""
 
@@ -64,7 +73,11 @@ class _Insert(_Marked):
 
 
 class _Update(_Marked):
-    """Changes rows that are still queued; or executes the UPDATE."""
+    """Changes rows that are still queued; or executes the UPDATE.
+
+    A queryset's ``update()`` is meant here: it returns how many rows it has changed, and only of
+    rows that are still to be inserted is that known. ``save()`` comes by `saving`.
+    """
 
     def execute_sql(self, result_type: Any) -> Any:  # type: ignore[override]
         changed = self.unit.change(self, result_type)
@@ -81,7 +94,11 @@ class _Update(_Marked):
             unit.statement = before
 
 
-_MIXINS = {"SQLInsertCompiler": _Insert, "SQLUpdateCompiler": _Update}
+_MIXINS = {
+    "SQLCompiler": _Select,
+    "SQLInsertCompiler": _Insert,
+    "SQLUpdateCompiler": _Update,
+}
 
 
 class Compilers:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-
-from carpool.coalescing.late import LateKey
 
 Field = Any  # models.Field can only be parametrised for a type checker
 
@@ -30,40 +30,35 @@ INTEGERS = frozenset(
 
 
 class Shape:
-    """What rows of one INSERT statement have in common.
+    """What rows of one statement have in common.
 
     Args:
         model: whose table it is.
-        fields: those the INSERT names, in order; with the key's at the end where it is reserved.
-        on_conflict: as Django's INSERT query has it: None, or to ignore.
+        fields: those whose values a row has, in order.
+
+    Attributes:
+        key_of: takes a row's values and gives its primary key, a tuple where it has several
+            columns; None where the key is not among the values.
+        columns: by column, the number of its value in a row.
     """
 
     def __init__(
-        self,
-        connection: BaseDatabaseWrapper,
-        model: type[models.Model],
-        fields: Sequence[Field],
-        on_conflict: Any,
+        self, connection: BaseDatabaseWrapper, model: type[models.Model], fields: Sequence[Field]
     ) -> None:
         meta = model._meta
         self.model = model
         self.table = meta.db_table
         self.fields = list(fields)
-        self.on_conflict = on_conflict
         self.columns = {field.column: number for number, field in enumerate(fields)}
-        key = getattr(meta.pk, "column", None)
-        self.key = self.columns.get(key) if on_conflict is None and key is not None else None
+        self.key_of = self._key_getter([str(field.column) for field in meta.pk_fields])
         self.quoted = connection.ops.quote_name(self.table)
-        self.quoted_columns = ", ".join(map(connection.ops.quote_name, self.columns))
-        self.insert = (
-            f"{connection.ops.insert_statement(on_conflict=on_conflict)} {self.quoted} "
-            f"({self.quoted_columns})"
-        )
-        self.suffix = connection.ops.on_conflict_suffix_sql(list(fields), on_conflict, [], [])
         self.sizes = Sizes(self.fields)
         self.checks = Checks(connection, model, self.fields)
-        self.copyable: bool | None = None  # not known yet
-        self.placeholders = "(" + ", ".join(["%s"] * len(fields)) + ")"
+
+    def _key_getter(self, columns: list[str]) -> Callable[[list[Any]], Any] | None:
+        if all(column in self.columns for column in columns):
+            return itemgetter(*(self.columns[column] for column in columns))
+        return None
 
 
 _UNBOUNDED = ("TextField", "BinaryField", "JSONField")
@@ -102,25 +97,55 @@ class Checks:
     def __init__(
         self, connection: BaseDatabaseWrapper, model: type[models.Model], fields: list[Field]
     ) -> None:
-        meta = model._meta
-        self._rules: list[Callable[[Any], bool]] = []
-        constrained = {name for names in meta.unique_together for name in names}
-        anything = False
-        for constraint in meta.constraints:
-            if isinstance(constraint, models.UniqueConstraint) and constraint.fields:
-                constrained.update(constraint.fields)
-                anything = anything or constraint.condition is not None
-            else:
-                anything = True
-        for field in fields:
-            if anything or field.unique or field.name in constrained:
-                self._rules.append(_never)
-            else:
-                self._rules.append(_rule(field, connection))
+        looked_at = uniquely_constrained(model)
+        anything = looked_at is None or any(
+            isinstance(constraint, models.CheckConstraint) for constraint in model._meta.constraints
+        )
+        self._rules = [
+            _never if anything or field.column in (looked_at or ()) else _rule(field, connection)
+            for field in fields
+        ]
 
     def surely_pass(self, number: int, value: Any) -> bool:
         """Tell whether a column's value will surely be taken."""
         return self._rules[number](value)
+
+
+def uniquely_constrained(model: type[models.Model]) -> set[str] | None:
+    """Return the columns that decide whether two rows of a table are in each other's way.
+
+    None if that can't be told: a constraint of a class of its own.
+    """
+    meta = model._meta
+    names = {name for together in meta.unique_together for name in together}
+    names.update(field.name for field in meta.local_concrete_fields if field.unique)
+    for constraint in meta.constraints:
+        if isinstance(constraint, models.CheckConstraint):
+            continue
+        if not isinstance(constraint, models.UniqueConstraint):
+            return None
+        names.update(constraint.fields)
+        names.update(_names_in(constraint.condition))
+        names.update(*map(_names_in, constraint.expressions))
+    return {
+        str(field.column)
+        for field in meta.local_concrete_fields
+        if field.name in names or field.attname in names
+    }
+
+
+def _names_in(expression: Any) -> set[str]:
+    """Return the fields that a condition or an expression of a constraint names."""
+    if isinstance(expression, models.Q):
+        return set().union(*map(_names_in, expression.children))
+    if isinstance(expression, tuple):  # of a Q: ("state__in", ["open"])
+        lookup, value = expression
+        return {lookup.partition("__")[0]} | _names_in(value)
+    if isinstance(expression, models.F):
+        return {str(vars(expression)["name"]).partition("__")[0]}
+    if hasattr(expression, "get_source_expressions"):
+        return set().union(*map(_names_in, expression.get_source_expressions()))
+    return set()
 
 
 def _never(value: Any) -> bool:
@@ -133,6 +158,22 @@ def _is_storable(text: str) -> bool:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
+
+
+_MOMENTS = frozenset(["DateField", "DateTimeField", "DurationField", "TimeField"])
+
+
+def _is_moment(value: Any) -> bool:
+    """Tell whether it is a prepared date or time: Python's own, an ISO text or microseconds.
+
+    MySQL's dates begin with the year 1000
+    (https://dev.mysql.com/doc/refman/8.4/en/datetime.html).
+    """
+    if isinstance(value, str):
+        return not value.startswith("0") or value[2:3] == ":"
+    return value is None or isinstance(
+        value, datetime.date | datetime.time | datetime.timedelta | int
+    )
 
 
 def _rule(field: Field, connection: BaseDatabaseWrapper) -> Callable[[Any], bool]:
@@ -153,6 +194,8 @@ def _rule(field: Field, connection: BaseDatabaseWrapper) -> Callable[[Any], bool
                 and _is_storable(value)
             )
         )
+    if kind in _MOMENTS:
+        return _is_moment
     try:
         lowest, highest = connection.ops.integer_field_range(kind)
     except KeyError:
@@ -166,18 +209,23 @@ def _rule(field: Field, connection: BaseDatabaseWrapper) -> Callable[[Any], bool
 
 
 class Row:
-    """One row: its prepared values, by the shape's columns."""
+    """One row: its prepared values, by the shape's columns.
 
-    __slots__ = ("late", "number", "shape", "tag", "values")
+    Args:
+        number: in the order of queueing.
+        tag: whose it is.
+    """
 
-    def __init__(
-        self, number: int, shape: Shape, values: list[Any], tag: Hashable, late: LateKey | None
-    ) -> None:
+    __slots__ = ("number", "shape", "tag", "values")
+
+    def __init__(self, number: int, shape: Any, values: list[Any], tag: Hashable) -> None:
         self.number = number
         self.shape = shape
         self.values = values
         self.tag = tag
-        self.late = late
+
+
+R = TypeVar("R", bound=Row)
 
 
 class Index:
@@ -217,18 +265,24 @@ class Index:
 
 
 class Table:
-    """The queued rows of one table, in order."""
+    """The queued rows of one table, in order.
 
-    def __init__(self) -> None:
+    Args:
+        others: tells the values that a row which is there already has in a column, as far as they
+            are known.
+    """
+
+    def __init__(self, others: Callable[[Row, str], Iterable[Any] | None]) -> None:
         self.rows: list[Row] = []
         self.by_key: dict[Any, Row] = {}
+        self._others = others
         self._indexes: dict[str, Index] = {}
 
     def append(self, row: Row) -> None:
         self.rows.append(row)
-        shape = row.shape
-        if shape.key is not None:
-            self.by_key[row.values[shape.key]] = row
+        key_of = row.shape.key_of
+        if key_of is not None:
+            self.by_key[key_of(row.values)] = row
         if self._indexes:
             for column, index in self._indexes.items():
                 self._enter(column, index, row)
@@ -239,6 +293,19 @@ class Table:
             if row.shape.columns.get(column) == number:
                 index.add(value)
 
+    def widen(self, row: Row, shape: Shape, values: list[Any]) -> None:
+        """Give a row more columns: another shape, and all its values."""
+        row.shape = shape
+        row.values = values
+        for column, index in self._indexes.items():
+            self._enter(column, index, row)
+
+    def part(self, belongs: Callable[[Row], bool]) -> Table:
+        """Return a table of some of the rows."""
+        part = Table(self._others)
+        part.rows = [row for row in self.rows if belongs(row)]
+        return part
+
     def index(self, column: str, comparable: Callable[[Any], Any]) -> Index:
         """Return a column's index; made when it is first asked for, and kept up from then on."""
         if column not in self._indexes:
@@ -248,39 +315,43 @@ class Table:
         return self._indexes[column]
 
     def _enter(self, column: str, index: Index, row: Row) -> None:
-        number = row.shape.columns.get(column)
-        if number is None:  # the database gives it
+        others = self._others(row, column)
+        if others is None:
             index.in_doubt = True
-        else:
+            return
+        for value in others:
+            index.add(value)
+        number = row.shape.columns.get(column)
+        if number is not None:
             index.add(row.values[number])
 
 
-def in_order(tables: dict[str, Table]) -> Iterator[list[Row]]:
-    """Yield runs of rows, each of one shape, so that no row comes before one it points at.
+def in_order(tables: dict[str, list[Row]]) -> Iterator[list[Row]]:
+    """Yield runs of new rows, each of one shape, so that none comes before one it points at.
 
     Tables after those that their foreign keys name; the rows of a table in their own order. Where
     tables point at each other in a circle, all rows in the order in which they were made: each
     could be written when it was made.
     """
-    names = list(tables)
+    names = [name for name, rows in tables.items() if rows]
     if len(names) > 1:
         graph = {
             name: {
                 target
-                for shape in {row.shape for row in table.rows}
+                for shape in {row.shape for row in tables[name]}
                 for target in targets(shape.model)
-                if target in tables and target != name
+                if target in names and target != name
             }
-            for name, table in tables.items()
+            for name in names
         }
         try:
             names = list(TopologicalSorter(graph).static_order())
         except CycleError:
-            rows = [row for table in tables.values() for row in table.rows]
-            yield from _runs(sorted(rows, key=lambda row: row.number))
+            rows = [row for rows in tables.values() for row in rows]
+            yield from runs(sorted(rows, key=lambda row: row.number))
             return
     for name in names:
-        yield from _runs(tables[name].rows)
+        yield from runs(tables[name])
 
 
 def targets(model: type[models.Model]) -> set[str]:
@@ -292,8 +363,9 @@ def targets(model: type[models.Model]) -> set[str]:
     }
 
 
-def _runs(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    run: list[Row] = []
+def runs(rows: Iterable[R]) -> Iterator[list[R]]:
+    """Yield rows of one shape that follow on one another."""
+    run: list[R] = []
     for row in rows:
         if run and run[-1].shape is not row.shape:
             yield run

@@ -6,7 +6,8 @@ objects that are thrown away. While any block is open, in any thread, ``_save_ta
 ``_do_insert`` first ask the unit of this thread's connection. What is known of the model beforehand
 is in a `Plan`; without one, or without a unit, everything goes the usual way.
 
-Everything is right without ``_save_table`` and ``_do_insert``, only slower.
+Everything is right without ``_save_table`` and ``_do_insert``, only slower. ``_do_update`` is where
+an UPDATE of ``save()``'s can be told from any other: it asks only whether there was a row.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, models
 
+from carpool.coalescing.late import LateKey
 from carpool.coalescing.registry import unit_of
 from carpool.coalescing.values import MISSING
 
 if TYPE_CHECKING:
-    from carpool.coalescing.shapes import InsertShape
+    from carpool.coalescing.shapes import InsertShape, UpdateShape
     from carpool.coalescing.unit import Unit
 
 _lock = threading.Lock()
@@ -34,8 +36,9 @@ def install() -> None:
     with _lock:
         _blocks += 1
         if _blocks == 1:
-            # Private names of Model, with the same parameters on 5.2, 6.0, 6.1.
-            for hook in (_save_table, _do_insert):
+            # Private names of Model, with the same parameters on 5.2, 6.0, 6.1, but that
+            # _do_update has returning_fields from 6.0 on, and returns rows then.
+            for hook in (_save_table, _do_insert, _do_update):
                 _originals[hook.__name__] = getattr(models.Model, hook.__name__)
                 setattr(models.Model, hook.__name__, hook)
 
@@ -61,10 +64,10 @@ def _save_table(
 ) -> Any:
     if not raw:
         unit = unit_of(connections[using])
-        if unit is not None:
+        if unit is not None and unit.takes_rows():
             plan = unit.plan_of(type(self), cls)
             if plan is not None:
-                updated = plan.save(self, force_insert, force_update, update_fields)
+                updated = plan.save(self, using, force_insert, force_update, update_fields)
                 if updated is not None:
                     return updated
     return _originals["_save_table"](
@@ -84,9 +87,61 @@ def _do_insert(
     return _originals["_do_insert"](self, manager, using, fields, returning_fields, raw)
 
 
+def _do_update(
+    self: models.Model,
+    base_qs: Any,
+    using: str,
+    pk_val: Any,
+    values: Any,
+    update_fields: Any,
+    forced_update: Any,
+    *returning_fields: Any,
+) -> Any:
+    unit = unit_of(connections[using])
+    model = base_qs.model
+    if (
+        unit is not None
+        and values
+        and not any(returning_fields)
+        and type(base_qs) is models.QuerySet
+        and type(model._base_manager) is models.Manager
+        and (forced_update or _is_surely_saved(self, model, using))
+        and unit.takes_rows()
+    ):
+        shape = unit.update_shape(model, [field for field, _, _ in values])
+        forced = _forced(bool(update_fields)) if forced_update else ""
+        given = [value for _, _, value in values]
+        if shape is not None and unit.update(shape, self, pk_val, given, forced):
+            return [()] if returning_fields else True
+    return _originals["_do_update"](
+        self, base_qs, using, pk_val, values, update_fields, forced_update, *returning_fields
+    )
+
+
+def _is_surely_saved(obj: models.Model, model: type[models.Model], using: str) -> bool:
+    """Tell whether ``save()`` without a word of how will find a row, as far as the object knows."""
+    meta: Any = model._meta
+    state = obj._state
+    return not (
+        state.adding or state.db != using or meta.select_on_save or meta.order_with_respect_to
+    )
+
+
+def _forced(by_fields: bool) -> str:
+    """Return what Django says if there is no row to update."""
+    # Model._save_table, the same words on 5.2, 6.0, 6.1.
+    if by_fields:
+        return "Save with update_fields did not affect any rows."
+    return "Forced update did not affect any rows."
+
+
 def _own(kind: Any, name: str) -> bool:
     """Tell whether a class has a method of its own in place of Model's."""
     return getattr(kind, name) is not getattr(models.Model, name)
+
+
+MOST_SHAPES = 100
+"""Sets of columns that are remembered for a model; programs use a few."""
 
 
 class Plan:
@@ -106,6 +161,7 @@ class Plan:
         self._returning = list(meta.db_returning_fields)
         self._fields = [f for f in meta.local_concrete_fields if not f.generated]
         self._shapes: dict[bool, InsertShape] = {}
+        self._updates: dict[Any, UpdateShape | None] = {}
 
     @classmethod
     def of(cls, unit: Unit, kind: type[models.Model], model: type[models.Model]) -> Plan | None:
@@ -123,7 +179,12 @@ class Plan:
         return cls(unit, model)
 
     def save(
-        self, obj: models.Model, force_insert: bool, force_update: bool, update_fields: Any
+        self,
+        obj: models.Model,
+        using: str,
+        force_insert: bool,
+        force_update: bool,
+        update_fields: Any,
     ) -> bool | None:
         """Queue an object's row; return whether it is an UPDATE, or None if it isn't queued."""
         key = obj.__dict__.get(self._key, MISSING)
@@ -135,7 +196,35 @@ class Plan:
             return self._insert(obj, with_key=False)
         if force_insert or (self._key_has_default and not force_update and obj._state.adding):
             return self._insert(obj, with_key=True)
-        return None
+        if key.__class__ is LateKey:
+            return None
+        forced = ""
+        # Django raises for force_update first.
+        if force_update or update_fields:
+            forced = _forced(not force_update)
+        elif not _is_surely_saved(obj, self._model, using):
+            return None
+        shape = self._update_shape(update_fields)
+        if shape is None or not self._unit.update(shape, obj, key, None, forced):
+            return None
+        return True
+
+    def _update_shape(self, update_fields: Any) -> UpdateShape | None:
+        try:
+            return self._updates[update_fields]
+        except KeyError:
+            changed = [
+                field
+                for field in self._fields
+                if not field.primary_key
+                and (not update_fields or {field.name, field.attname} & set(update_fields))
+            ]
+            shape = self._unit.update_shape(self._model, changed)
+            if len(self._updates) < MOST_SHAPES:
+                self._updates[update_fields] = shape
+            return shape
+        except TypeError:  # a list, from a save_base() of one's own
+            return None
 
     def _insert(self, obj: models.Model, *, with_key: bool) -> bool | None:
         shape = self._shapes.get(with_key)

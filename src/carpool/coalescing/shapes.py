@@ -1,36 +1,52 @@
-"""The shape of an INSERT that is queued: what its rows have in common, and where keys come from."""
+"""The shapes of queued rows: what the rows of an INSERT, or of an UPDATE, have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from carpool.coalescing.rows import Shape
-from carpool.coalescing.values import Preparer
+from carpool.coalescing.late import LateKey
+from carpool.coalescing.rows import Field, Row, Shape, uniquely_constrained
+from carpool.coalescing.values import Preparer, frozen
 
 
 class InsertShape(Shape):
-    """A shape, and where its key comes from.
+    """Rows of one INSERT, and where their keys come from.
 
-    ``reserve``: the key's field; a key is reserved. ``late``: it comes at the flush. ``given``: it
-    is among the values, and Django wants it back.
+    Args:
+        fields: those the INSERT names, in order; with the key's at the end where it is reserved.
+        on_conflict: as Django's INSERT query has it: None, or to ignore.
+        reserve: the key's field; a key is reserved.
+        late: likewise; it comes at the flush.
+        given: likewise; it is among the values, and Django wants it back.
     """
 
     def __init__(
         self,
         connection: BaseDatabaseWrapper,
         model: type[models.Model],
-        fields: Sequence[Any],
+        fields: Sequence[Field],
         on_conflict: Any,
         *,
         reserve: Any = None,
         late: Any = None,
         given: Any = None,
     ) -> None:
-        super().__init__(connection, model, fields, on_conflict)
+        super().__init__(connection, model, fields)
+        if on_conflict is not None:
+            self.key_of = None  # the row may not be written
+        self.on_conflict = on_conflict
+        self.quoted_columns = ", ".join(map(connection.ops.quote_name, self.columns))
+        self.insert = (
+            f"{connection.ops.insert_statement(on_conflict=on_conflict)} {self.quoted} "
+            f"({self.quoted_columns})"
+        )
+        self.suffix = connection.ops.on_conflict_suffix_sql(list(fields), on_conflict, [], [])
+        self.placeholders = "(" + ", ".join(["%s"] * len(fields)) + ")"
+        self.copyable: bool | None = None  # not known yet
         self.values = Preparer([f for f in fields if f is not reserve], connection, add=True)
         self.reserve = reserve
         self.late = late
@@ -51,3 +67,133 @@ class InsertShape(Shape):
         for converter in self._converters:
             key = converter(key, self._column, self._connection)
         return key
+
+
+class UpdateShape(Shape):
+    """Rows of one UPDATE by primary key: the new values, then the key.
+
+    Attributes:
+        changed: the fields that get a new value.
+        keys: the fields of the primary key.
+        key_is_own: whether a key is given, and so may be changed, by the user: then an object that
+            was saved once may be another by now.
+        unique: the numbers of those changed columns that decide whether rows are in each other's
+            way; see Note [Unique] in `updating`.
+    """
+
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        model: type[models.Model],
+        changed: Sequence[Field],
+    ) -> None:
+        self.keys: list[Field] = list(model._meta.pk_fields)
+        super().__init__(connection, model, [*changed, *self.keys])
+        self.changed = list(changed)
+        self.key_is_own = not all(map(_is_made, self.keys))
+        self.values = Preparer(self.changed, connection, add=False)
+        self._connection = connection
+        looked_at = uniquely_constrained(model)
+        self.unique = [
+            number
+            for number, field in enumerate(self.changed)
+            if looked_at is None or field.column in looked_at
+        ]
+        self.may_be_unsettled = any(field.remote_field for field in self.changed) and not (
+            connection.features.can_defer_constraint_checks
+        )
+        """Whether a foreign key may point at a row that is still queued, and is checked at once."""
+
+    def prepared_key(self, key: Any) -> list[Any] | None:
+        """Return the key's columns as a condition would compare them; None if it can't be told."""
+        parts = key if len(self.keys) > 1 else (key,)
+        found = []
+        for field, part in zip(self.keys, parts, strict=True):
+            while field.remote_field is not None:
+                field = field.target_field
+            if type(part) is not int or field.get_internal_type() not in _COUNTED:
+                if hasattr(part, "resolve_expression"):
+                    return None
+                part = frozen(
+                    field.get_db_prep_value(part, connection=self._connection, prepared=False)
+                )
+                if part is None or hasattr(part, "as_sql") or not _is_hashable(part):
+                    return None
+            found.append(part)
+        return found
+
+    def all_values(self, values: Sequence[Any]) -> list[Any] | None:
+        """Return what ``save()`` has read from an instance, prepared; None: it can't be queued."""
+        found: list[Any] = []
+        for field, value in zip(self.changed, values, strict=True):
+            if hasattr(value, "prepare_database_save") and field.remote_field is not None:
+                value = value.prepare_database_save(field)
+            found.append(value)
+        return self.values.all_prepared(found)
+
+
+class NewRow(Row):
+    """A row to insert. ``late``: stands for the key that will come."""
+
+    __slots__ = ("late",)
+    shape: InsertShape
+
+    def __init__(
+        self,
+        number: int,
+        shape: InsertShape,
+        values: list[Any],
+        tag: Hashable,
+        late: LateKey | None,
+    ) -> None:
+        super().__init__(number, shape, values, tag)
+        self.late = late
+
+
+class ChangedRow(Row):
+    """A row to update.
+
+    Args:
+        instance: whose row it is.
+        forced: what Django says if there is no such row; empty: it inserts one then.
+    """
+
+    __slots__ = ("forced", "instance")
+    shape: UpdateShape
+
+    def __init__(
+        self,
+        number: int,
+        shape: UpdateShape,
+        values: list[Any],
+        tag: Hashable,
+        instance: models.Model,
+        forced: str,
+    ) -> None:
+        super().__init__(number, shape, values, tag)
+        self.instance = instance
+        self.forced = forced
+
+    @property
+    def key(self) -> Any:
+        """The row's primary key, a tuple where it has several columns."""
+        assert self.shape.key_of is not None
+        return self.shape.key_of(self.values)
+
+
+_COUNTED = frozenset(["AutoField", "BigAutoField", "IntegerField", "BigIntegerField"])
+
+
+def _is_made(key: Field) -> bool:
+    """Tell whether a key comes from the database or a default."""
+    while key.remote_field is not None:
+        key = key.target_field
+    return isinstance(key, models.AutoField) or key.has_default() or key.has_db_default()
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True

@@ -7,15 +7,13 @@ taken away after it:
 - ``execute_wrappers``: every statement passes the barrier, which writes the queue first if the
   statement may see it;
 - ``make_cursor``, ``make_debug_cursor``: callproc() and COPY pass by execute wrappers;
-- ``_savepoint``, ``_savepoint_commit``, ``_savepoint_rollback``: see Note [Savepoints];
-- ``_rollback``: drops the queue;
-- ``_start_transaction_under_autocommit`` (SQLite): see Note [Lock].
-
-Note [Savepoints]
-    The queue is written before a savepoint is made and before it is released, so that a block of
-    ``atomic()`` meets its own errors, and no others. So all that is queued is younger than the
-    youngest savepoint, and rolling back to any of them just drops the queue. A savepoint is sent
-    when the first statement after it is: many a one never is.
+- ``_savepoint``, ``_savepoint_commit``, ``_savepoint_rollback``: see Note [Savepoints]
+    A block of ``atomic()`` has to meet its own errors, and no others. So what the database might
+    refuse is written before a savepoint is made, and before it is released. What it surely takes
+    (`Unit._may_be_refused`) stays: ``update_or_create()`` opens a block for each object. Of what
+    stays it is known, by the rows' numbers, what is older than the savepoint: it is written first,
+    and kept when the savepoint is undone. A savepoint is sent when the first write after it is:
+    many a one never is.
 
 Note [Broken]
     After a flush that was refused, nothing can be sent until its savepoint is undone, and
@@ -23,7 +21,7 @@ Note [Broken]
     do: code may expect an IntegrityError of an inner block, and catch what the flush before that
     block's savepoint raises, an error of rows that are not the block's; Django would then roll
     back whatever is around it without a word. So the error is kept, and raised again where the
-    block that the rows belong to ends.
+    block that the rows belong to ends; even if Django has marked that block because of it.
 
 Note [Lock]
     SQLite has one write lock. BEGIN IMMEDIATE takes it when the first write is sent, not when the
@@ -38,10 +36,9 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.db import models
@@ -53,11 +50,13 @@ from django.db.transaction import TransactionManagementError
 from carpool.coalescing import barrier, cursors, keys, late, saving, writers
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
+from carpool.coalescing.flushing import Flusher, give_no_keys
+from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.registry import register, unregister
-from carpool.coalescing.rows import Row, Shape, Table, in_order
-from carpool.coalescing.shapes import InsertShape
+from carpool.coalescing.rows import Row, Shape, Table
+from carpool.coalescing.shapes import ChangedRow, InsertShape, NewRow, UpdateShape
+from carpool.coalescing.updating import Updater, updater_for
 from carpool.coalescing.values import MISSING, Given, frozen, has_placeholder, sum_on
-from carpool.errors import trouble_of
 
 MOST_ROWS = 10_000
 """Rows the queue holds before it writes itself."""
@@ -81,6 +80,13 @@ SMALL_BULK = 100
 """Rows up to which a bulk_create() joins the queue; a larger one is a batch by itself."""
 
 _plain_tables: WeakKeyDictionary[BaseDatabaseWrapper, dict[str, bool]] = WeakKeyDictionary()
+
+
+class Executed(NamedTuple):
+    """What a statement has done: rows matched, and the last row's id (psycopg tells none)."""
+
+    matched: int
+    last_id: Any
 
 
 class Unit:
@@ -111,16 +117,20 @@ class Unit:
         self.auto_increment: int | None = None
         self._figures: list[Figures] = []
         self._plans: dict[tuple[type[models.Model], type[models.Model]], saving.Plan | None] = {}
+        self._update_shapes: dict[tuple[Any, ...], UpdateShape | None] = {}
         self._shapes: dict[Any, list[tuple[Any, Any, Any, InsertShape | None]]] = {}
         self._tables: dict[str, Table] = {}
         self._mixed: set[str] = set()  # tables with queued rows whose keys were not reserved
         self._rows = 0
         self._bytes = 0
-        self._numbers = count()
+        self._number = 0  # the next row's
         self._passing = False  # the statements are the unit's own
         self._suspended = False
         self.waited = 0.0  # seconds, for SQLite's write lock
-        self._savepoints: list[str] = []  # made, but not sent
+        self._savepoints: dict[str, int] = {}  # made, but not sent: and the next row's number then
+        self._unlooked: list[ChangedRow] = []  # queued since the last look, see Note [Savepoints]
+        self._unsure = False  # a queued row may be refused
+        self._knowledge = Knowledge()
         self._begin: Any = None  # SQLite's BEGIN, put off
         self._read_at_once: Counter[str] = Counter()
         self._firsts: Counter[str] = Counter()
@@ -142,6 +152,9 @@ class Unit:
             self._writer = writers.Copy(self) if is_psycopg3 else writers.MultiRow(self)
         elif vendor == "mysql":
             self._writer = writers.MultiRow(self)
+        self._updater: Updater | None = updater_for(self)
+        if self._writer is not None:
+            self._flusher = Flusher(self, self._writer, self._updater)
         if self._keys is not None:
             self._keys.begin(self)
         self.keys_are_late = vendor == "mysql"
@@ -276,18 +289,21 @@ class Unit:
             )
             return plan
 
-    def insert(self, shape: InsertShape, obj: models.Model) -> tuple[Any, ...] | None:
-        """Queue a single row, if that can be done quickly; return what RETURNING would.
-
-        None: nothing has happened, and `take` is the way.
-        """
-        if (
+    def takes_rows(self) -> bool:
+        """Tell whether rows may be queued just now; if not, Django's own way says why."""
+        return not (
             self._suspended
             or self.broken is not None
             or self.connection.needs_rollback
             or self._lost_its_transaction()
-            or (shape.late is not None and self._read_at_once[shape.table] >= OFTEN)
-        ):
+        )
+
+    def insert(self, shape: InsertShape, obj: models.Model) -> tuple[Any, ...] | None:
+        """Queue a single row, if that can be done quickly; return what RETURNING would.
+
+        None: nothing has happened, and `take` is the way. Ask `takes_rows` before.
+        """
+        if shape.late is not None and self._read_at_once[shape.table] >= OFTEN:
             return None
         values = shape.values.quick(obj)
         if values is None:
@@ -405,22 +421,36 @@ class Unit:
             returned = (waiting,)
         else:
             if self._keys is not None:
-                given = values[shape.key] if shape.key is not None else None
+                given = shape.key_of(values) if shape.key_of is not None else None
                 if self._keys.given(name, given):
                     self._mixed.add(name)
             if shape.given is not None:
                 returned = (shape.converted(values[shape.columns[shape.given.column]]),)
-        self._append(Row(next(self._numbers), shape, values, self.tag, waiting))
+        self._append(NewRow(self._number, shape, values, self.tag, waiting))
         return returned
 
     def _append(self, row: Row) -> None:
+        self._number = max(self._number, row.number + 1)
         shape = row.shape
         table = self._tables.get(shape.table)
         if table is None:
-            table = self._tables[shape.table] = Table()
+            table = self._tables[shape.table] = Table(self._other_values)
         table.append(row)
+        if type(row) is ChangedRow:
+            self._unlooked.append(row)
+        else:
+            self._unsure = True
         self._rows += 1
         self._bytes += shape.sizes.of(row.values)
+
+    def _other_values(self, row: Row, column: str) -> Iterable[Any] | None:
+        """Tell what a queued row has in a column of the database now; None if that isn't known."""
+        if type(row) is not ChangedRow:
+            return () if column in row.shape.columns else None
+        if any(column == field.column for field in row.shape.keys):
+            return ()
+        value = self._knowledge.value(row.shape.table, row.key, column)
+        return None if value is MISSING else (value,)
 
     def _hide_late_keys_of(self, field: Any) -> None:
         entry = (field.model, field.attname)
@@ -442,7 +472,7 @@ class Unit:
         rows = self._asked_rows(query, table)
         if not rows:
             return None
-        changes: list[tuple[Row, int, Any]] = []
+        changes: list[tuple[NewRow, int, Any]] = []
         for field, model, value in query.values:
             if model is not None and model._meta.concrete_model is not (
                 query.get_meta().concrete_model
@@ -455,20 +485,130 @@ class Unit:
                 new = self._new_value(field, value, row, number)
                 if new is MISSING or (new is None and not field.null):
                     return None
-                old = row.values[number]
-                if old != new and not row.shape.checks.surely_pass(number, old):
-                    return None  # the INSERT as it was may be refused, and must be
+                if not _may_become(row, number, new):
+                    return None
                 changes.append((row, number, new))
+        if not all(map(self._is_of_this_savepoint, rows)):
+            return None
         self.connection.validate_no_broken_transaction()
         for row, number, new in changes:
             self._tables[row.shape.table].change(row, number, new)
-            if row.tag != self.tag:  # whoever drops one of them must not keep half of the other
-                self.written.update((row.tag, self.tag))
+            self._tie(row)
         for figures in self._figures:
             figures.queued += 1
         return len(rows)
 
-    def _asked_rows(self, query: Any, table: Table) -> list[Row] | None:
+    # Changes of rows that are there.
+
+    def update_shape(self, model: type[models.Model], changed: Sequence[Any]) -> UpdateShape | None:
+        """Return the shape of an UPDATE by primary key; None if such a one must be executed."""
+        key = (model, *(field.column for field in changed))
+        if key not in self._update_shapes:
+            may_be_queued = (
+                self._updater is not None
+                and changed
+                and model._meta.managed
+                and not model._meta.db_table.startswith('"')
+                and not any(map(has_placeholder, changed))
+            )
+            shape = UpdateShape(self.connection, model, changed) if may_be_queued else None
+            self._update_shapes[key] = shape
+        return self._update_shapes[key]
+
+    def update(
+        self, shape: UpdateShape, obj: models.Model, key: Any, values: Any, forced: str
+    ) -> bool:
+        """Queue the change of a single row; return False if it must be executed.
+
+        Ask `takes_rows` before.
+
+        Args:
+            key: the primary key's value.
+            values: what the fields' pre_save() gave; None: they are to be read off the instance,
+                if that can be done quickly.
+            forced: what Django says if there is no such row; empty: it inserts one.
+        """
+        if self._knowledge.doubts(shape.table):
+            return False
+        prepared_key = shape.prepared_key(key)
+        if prepared_key is None:
+            return False
+        prepared = shape.values.quick(obj) if values is None else shape.all_values(values)
+        if prepared is None:
+            return False
+        prepared += prepared_key
+        if shape.key_is_own and not forced and not self._exists(shape, prepared):
+            return False
+        self._enter_change(shape, obj, prepared, forced)
+        self._entered()
+        return True
+
+    def _exists(self, shape: UpdateShape, values: list[Any]) -> bool:
+        """Tell whether there is a row with the key of these values: queued, or seen."""
+        assert shape.key_of is not None
+        key = shape.key_of(values)
+        table = self._tables.get(shape.table)
+        if table is not None and key in table.by_key:
+            return True
+        return self._knowledge.exists(shape.table, key)
+
+    def _enter_change(
+        self, shape: UpdateShape, obj: models.Model, values: list[Any], forced: str
+    ) -> None:
+        assert shape.key_of is not None
+        table = self._tables.get(shape.table)
+        row = table.by_key.get(shape.key_of(values)) if table is not None else None
+        if row is not None:
+            assert table is not None
+            if self._change_row(table, row, shape, values):
+                return
+            self.flush(EarlyFlush(shape.table, place()))
+        self._append(ChangedRow(self._number, shape, values, self.tag, obj, forced))
+
+    def _change_row(self, table: Table, row: Row, shape: UpdateShape, values: list[Any]) -> bool:
+        """Change a row that is queued already; return False if it has to be written before."""
+        if not self._is_of_this_savepoint(row):
+            return False
+        columns = row.shape.columns
+        if type(row) is NewRow and (
+            shape.may_be_unsettled or not all(field.column in columns for field in shape.changed)
+        ):
+            return False
+        for field, value in zip(shape.changed, values, strict=False):
+            number = columns.get(field.column)
+            if number is not None and not _may_become(row, number, value):
+                return False
+        more = [field for field in shape.changed if field.column not in columns]
+        if more:
+            assert type(row) is ChangedRow
+            wider = self.update_shape(shape.model, [*row.shape.changed, *more])
+            if wider is None:
+                return False
+            new = [values[shape.columns[field.column]] for field in more]
+            at = len(row.shape.changed)
+            table.widen(row, wider, [*row.values[:at], *new, *row.values[at:]])
+        for field, value in zip(shape.changed, values, strict=False):
+            table.change(row, row.shape.columns[field.column], value)
+        if type(row) is ChangedRow:
+            self._unlooked.append(row)
+        self._tie(row)
+        return True
+
+    def learn(self, compiler: Any, result: Any) -> None:
+        """Take note of what a SELECT has found."""
+        if not self._suspended:
+            self._knowledge.learn(compiler, result)
+
+    def _tie(self, row: Row) -> None:
+        """Take note that a row of another tag is changed: both belong together from now on."""
+        if row.tag != self.tag:  # whoever drops one of them must not keep half of the other
+            self.written.update((row.tag, self.tag))
+
+    def _is_of_this_savepoint(self, row: Row) -> bool:
+        """Tell whether undoing the youngest savepoint drops the row."""
+        return not self._savepoints or row.number >= next(reversed(self._savepoints.values()))
+
+    def _asked_rows(self, query: Any, table: Table) -> list[NewRow] | None:
         """Return the queued rows that an UPDATE's condition names by key, if it names no others."""
         where = query.where
         if (
@@ -491,10 +631,10 @@ class Unit:
         column, values = found
         if not column.target.primary_key or column.target.model is not query.get_meta().model:
             return None
-        rows = []
+        rows: list[NewRow] = []
         for value in dict.fromkeys(values):
             row = table.by_key.get(value)
-            if row is None:
+            if type(row) is not NewRow:
                 return None
             rows.append(row)
         return rows
@@ -538,7 +678,7 @@ class Unit:
             if touched is not None:
                 self.flush(EarlyFlush(touched, place()))
         if not reads:
-            self._before_a_write(compiler)
+            self._before_a_write(compiler, sql)
         elif self._savepoints and self.connection.vendor != "sqlite":
             self._send_savepoints()  # an error of this statement may be undone by one
         before, self.statement = self.statement, None
@@ -554,16 +694,26 @@ class Unit:
                 "until the end of the 'atomic' block."
             ) from self.broken
 
-    def _before_a_write(self, compiler: Any) -> None:
+    def _before_a_write(self, compiler: Any, sql: Any) -> None:
         self.begin()
         self._send_savepoints()
         self.written.add(self.tag)
-        if self._keys is None:
-            return
-        if compiler is None:
-            self._keys.forget()
-        elif isinstance(compiler.query, InsertQuery):
-            self._keys.forget(compiler.query.get_meta().db_table)
+        query = None if compiler is None else compiler.query
+        if query is None:
+            self._knowledge.unknown_sql(sql)
+            if self._keys is not None:
+                self._keys.forget()
+        elif isinstance(query, InsertQuery):
+            self._knowledge.inserted(query.get_meta().db_table)
+            self._knowledge.forget(query.get_meta().db_table)
+            if self._keys is not None:
+                self._keys.forget(query.get_meta().db_table)
+        elif isinstance(query, DeleteQuery) or any(
+            field.primary_key for field, _, _ in query.values
+        ):
+            self._knowledge.deleted(query.get_meta().concrete_model)
+        else:
+            self._knowledge.forget(query.get_meta().db_table)
 
     def before_driver(self) -> None:
         """Write the queue before something that no wrapper sees, on the driver's own cursor."""
@@ -572,7 +722,7 @@ class Unit:
         self._refuse_if_broken()
         if self._rows:
             self.flush(EarlyFlush("SQL of your own", place()))
-        self._before_a_write(None)
+        self._before_a_write(None, None)
 
     # The transaction.
 
@@ -602,15 +752,31 @@ class Unit:
 
     def _make_savepoint(self, sid: str) -> None:
         self._refuse_if_broken()
-        self.flush(EarlyFlush("a savepoint", place()) if self._rows else None)
-        self._savepoints.append(sid)
+        if self._may_be_refused():
+            self.flush(EarlyFlush("a savepoint", place()))
+        self._savepoints[sid] = self._number
         if self._suspended:
             self._send_savepoints()
+
+    def _may_be_refused(self) -> bool:
+        """Tell whether there is a queued row that the database may refuse, or not find."""
+        while self._unlooked and not self._unsure:
+            row = self._unlooked.pop()
+            shape = row.shape
+            self._unsure = (
+                shape.may_be_unsettled
+                or not self._knowledge.exists(shape.table, row.key)
+                or not all(
+                    shape.checks.surely_pass(number, row.values[number])
+                    for number in range(len(shape.changed))
+                )
+            )
+        return self._unsure
 
     def _send_savepoints(self) -> None:
         if self._savepoints:
             self.begin()
-            waiting, self._savepoints = self._savepoints, []
+            waiting, self._savepoints = self._savepoints, {}
             with self._own():
                 for sid in waiting:
                     self._send["_savepoint"](sid)
@@ -618,27 +784,37 @@ class Unit:
     def _release_savepoint(self, sid: str) -> None:
         if self.broken is not None:
             raise self.broken  # Django undoes the savepoint
-        if self._rows:
+        if self._may_be_refused():
             # Django undoes the savepoint if this raises; it could not if the connection were
             # marked for rollback.
             self.flush(EarlyFlush("a savepoint", place()), marks=False)
         if sid in self._savepoints:
-            del self._savepoints[self._savepoints.index(sid) :]
+            self._forget_savepoints(sid)
             return
+        self.flush(None, marks=False)
         self._savepoints.clear()
-        with self._own():
-            self._send["_savepoint_commit"](sid)
+        self.release_savepoint(sid)
+
+    def _forget_savepoints(self, sid: str) -> None:
+        """Forget one that was not sent, and those after it."""
+        made = list(self._savepoints)
+        for later in made[made.index(sid) :]:
+            del self._savepoints[later]
 
     def _roll_back_to_savepoint(self, sid: str) -> None:
-        self.discard()
-        if sys.exc_info()[1] is not None:  # the block ends by an exception; see Note [Broken]
-            self.broken = None
-        if sid in self._savepoints:
-            del self._savepoints[self._savepoints.index(sid) + 1 :]
+        mark = self._savepoints.get(sid)
+        dropped = self._drop(lambda row: mark is None or row.number >= mark)
+        self._knowledge.rolled_back(None if mark is None else dropped)
+        # rollback_exc: why Django has marked the block for rollback. Checked on 5.2, 6.0, 6.1.
+        cause = self.connection.rollback_exc  # type: ignore[attr-defined]
+        if sys.exc_info()[1] is not None or cause is not self.broken:
+            self.broken = None  # the rows that were refused are undone as well, see Note [Broken]
+        if mark is not None:
+            self._forget_savepoints(sid)
+            self._savepoints[sid] = mark
             return
         self._savepoints.clear()
-        with self._own():
-            self._send["_savepoint_rollback"](sid)
+        self.undo_savepoint(sid)
         if self._keys is not None:
             self._keys.forget()
 
@@ -648,6 +824,20 @@ class Unit:
         self._begin = None
         self.broken = None
         self._send["_rollback"]()
+
+    def make_savepoint(self, sid: str) -> None:
+        """Send a savepoint."""
+        self._send["_savepoint"](sid)
+
+    def undo_savepoint(self, sid: str) -> None:
+        """Go back to a savepoint that was sent."""
+        with self._own():
+            self._send["_savepoint_rollback"](sid)
+
+    def release_savepoint(self, sid: str) -> None:
+        """Release a savepoint that was sent."""
+        with self._own():
+            self._send["_savepoint_commit"](sid)
 
     # Out of the queue.
 
@@ -671,7 +861,7 @@ class Unit:
 
     def discard(self) -> None:
         """Drop what is queued: the transaction, or its youngest savepoint, is undone."""
-        _give_no_keys(self._clear())
+        give_no_keys(self._clear())
 
     def begin_group(self) -> None:
         """Forget whose rows were written and refused: what is undone from here on is younger."""
@@ -683,19 +873,29 @@ class Unit:
     def drop(self, tag: Hashable) -> None:
         """Drop what is queued under one tag, and the memory of an error."""
         self.broken = None
+        self._drop(lambda row: row.tag == tag)
+
+    def _drop(self, goes: Callable[[Row], bool]) -> set[str]:
+        """Drop some rows; return the tables that get no row now."""
+        dropped = set()
         mixed = set(self._mixed)
         tables = self._clear()
-        _give_no_keys(_of_tags(tables, {tag}))
         for table in tables.values():
+            give_no_keys({"": table.part(goes)})
             for row in table.rows:
-                if row.tag != tag:
+                if not goes(row):
                     self._append(row)
+                elif type(row) is NewRow:
+                    dropped.add(row.shape.table)
         self._mixed = mixed & self._tables.keys()
+        return dropped
 
     def _clear(self) -> dict[str, Table]:
         tables, self._tables = self._tables, {}
         self._rows = self._bytes = 0
         self._mixed.clear()
+        self._unlooked.clear()
+        self._unsure = False
         return tables
 
     def _flush_for(self, key: late.LateKey) -> None:
@@ -736,94 +936,56 @@ class Unit:
         try:
             with self._own():
                 self.begin()
-                self._send_savepoints()
-                if self.isolates:
-                    self._write_isolated(tables)
-                else:
-                    self._write(tables)
-                    self._hand_out()
+                for part in self._parts_by_savepoint(tables):
+                    if self.isolates:
+                        self._flusher.write_isolated(part)
+                    else:
+                        self._flusher.write(part)
         except BaseException as error:
             if marks:
                 self.broken = error
-            _give_no_keys(tables)
+            give_no_keys(tables)
             raise
+        for table in tables:
+            self._knowledge.forget(table)
 
-    def _write(self, tables: dict[str, Table]) -> None:
-        assert self._writer is not None
+    def _parts_by_savepoint(self, tables: dict[str, Table]) -> Iterator[dict[str, Table]]:
+        """Yield the rows that come before each savepoint that was not sent, and send it then."""
+        waiting, self._savepoints = self._savepoints, {}
+        lowest = 0
+        for sid, mark in waiting.items():
+            older = _between(tables, lowest, mark)
+            if older:
+                yield older
+            self.make_savepoint(sid)
+            lowest = mark
+        if lowest == 0:
+            yield tables
+        elif younger := _between(tables, lowest, self._number):
+            yield younger
+
+    def begin_handing_out(self) -> None:
+        """Forget the keys that have arrived in a try that was undone."""
         self._arrivals.clear()
-        for run in in_order(tables):
-            self._writer.write(run)
-            shape = run[0].shape
-            if isinstance(shape, InsertShape) and shape.reserve is not None:
-                key = run[0].values[-1]  # they rise
-                self.lowest[shape.table] = min(key, self.lowest.get(shape.table, key))
 
-    def _hand_out(self) -> None:
+    def hand_out(self) -> None:
         """Give the late keys of what has been written to their instances: it is written for good,
         while a part of a refused flush is written again, under other keys."""
         for key, value in self._arrivals:
             key.arrive(value)
         self._arrivals.clear()
 
-    def _write_isolated(self, tables: dict[str, Table]) -> None:
-        """Write all but the rows of the tags to blame, which go into `refused`.
-
-        Each try is under a savepoint. Where the database, or how far it came, tells which row it
-        has refused, what comes before that row's tag is written, then the tag alone, then what
-        comes after it; else what is refused is cut in halves. The tag that is being queued just
-        now is told by an exception, like anyone without ``isolates``.
-        """
-        rows = sorted(
-            (row for table in tables.values() for row in table.rows), key=lambda row: row.number
-        )
-        tries = [list(dict.fromkeys(row.tag for row in rows))]
-        whole = len(tries[0])
-        sid = f"carpool_{next(self._numbers)}"
-        self._send["_savepoint"](sid)
-        while tries:
-            tags = tries.pop()
-            part = tables if len(tags) == whole else _of_tags(tables, set(tags))
-            error = self._refusal(part, sid)
-            if error is None:
-                self.written.update(tags)
-                if tries:
-                    self._send["_savepoint"](sid)
-            elif len(tags) == 1:
-                _give_no_keys(part)
-                if tags[0] == self.tag:  # the last to be queued
-                    self._send["_savepoint_commit"](sid)
-                    raise error
-                self.refused[tags[0]] = error
-            else:
-                suspect = self._suspect(error)
-                at = tags.index(suspect) if suspect in tags else -1
-                if at >= 0:
-                    cut = [tags[:at], tags[at : at + 1], tags[at + 1 :]]
-                else:
-                    middle = len(tags) // 2
-                    cut = [tags[:middle], tags[middle:]]
-                tries += [part for part in reversed(cut) if part]
-        if error is not None:
-            self._send["_savepoint_commit"](sid)
-
-    def _refusal(self, tables: dict[str, Table], sid: str) -> Exception | None:
-        """Write rows since a savepoint, and release it; or undo them, and return the error."""
-        try:
-            self._write(tables)
-        except Exception as error:
-            if trouble_of(error) is not None:  # whose fault it is, is not the question
-                raise
-            self._send["_savepoint_rollback"](sid)
-            return error
-        self._send["_savepoint_commit"](sid)
-        self._hand_out()
-        return None
-
-    def _suspect(self, error: Exception) -> Hashable:
-        """Return the tag of the row that seems to be refused; MISSING if nothing tells."""
-        assert self._writer is not None
-        row = self._writer.suspect(error)
-        return MISSING if row is None else row.tag
+    def inserted(self, rows: Sequence[NewRow]) -> None:
+        """Take note that rows of one shape were written."""
+        shape = rows[0].shape
+        table, key_of = shape.table, shape.key_of
+        if shape.reserve is not None:
+            key = rows[0].values[-1]  # they rise
+            self.lowest[table] = min(key, self.lowest.get(table, key))
+        if key_of is None or shape.reserve is not None:
+            self._knowledge.inserted(table)
+        else:
+            self._knowledge.inserted(table, (key_of(row.values) for row in rows))
 
     @contextmanager
     def _own(self) -> Iterator[None]:
@@ -835,15 +997,15 @@ class Unit:
 
     # For keys and writers.
 
-    def execute(self, sql: str, params: Any, *, many: bool = False) -> Any:
-        """Send a statement of the unit's own; return the cursor's last row id."""
+    def execute(self, sql: str, params: Any, *, many: bool = False) -> Executed:
+        """Send a statement of the unit's own."""
         self.figures_sent(1)
         with self._own(), self.connection.cursor() as cursor:
             if many:
                 cursor.executemany(sql, params)
             else:
                 cursor.execute(sql, params)
-            return getattr(cursor, "lastrowid", None)  # psycopg has none
+            return Executed(cursor.rowcount, getattr(cursor, "lastrowid", None))
 
     def ask(self, sql: str, params: Any) -> list[Any]:
         """Send a statement of the unit's own; return its rows."""
@@ -860,11 +1022,10 @@ class Unit:
         for figures in self._figures:
             figures.sent += statements
 
-    def take_keys(self, rows: Sequence[Row], values: Sequence[int]) -> None:
+    def take_keys(self, rows: Sequence[NewRow], values: Sequence[int]) -> None:
         """Take in the keys that the database has given to rows."""
         for row, value in zip(rows, values, strict=True):
             assert row.late is not None
-            assert isinstance(row.shape, InsertShape)
             self._arrivals.append((row.late, row.shape.converted(value)))
 
     @property
@@ -885,22 +1046,16 @@ class Unit:
         return known[shape.table]
 
 
-def _give_no_keys(tables: dict[str, Table]) -> None:
-    """Tell the late keys of rows that will not be written; those that are known stay."""
-    for table in tables.values():
-        for row in table.rows:
-            if row.late is not None and not row.late.known:
-                row.late.arrive(None)
+def _between(tables: dict[str, Table], lowest: int, end: int) -> dict[str, Table]:
+    """Return the rows of some numbers."""
+    parts = {name: t.part(lambda row: lowest <= row.number < end) for name, t in tables.items()}
+    return {name: part for name, part in parts.items() if part.rows}
 
 
-def _of_tags(tables: dict[str, Table], tags: set[Hashable]) -> dict[str, Table]:
-    found = {}
-    for name, table in tables.items():
-        part = Table()
-        part.rows = [row for row in table.rows if row.tag in tags]
-        if part.rows:
-            found[name] = part
-    return found
+def _may_become(row: Row, number: int, new: Any) -> bool:
+    """Tell whether a queued value may be changed: not if it may be refused as it was."""
+    old = row.values[number]
+    return bool(old == new or row.shape.checks.surely_pass(number, old))
 
 
 def _reads(sql: Any) -> bool:

@@ -65,10 +65,8 @@ class Preparer:
         self._add = add
         self._columns = [_Column(field, connection) for field in fields]
         self._stamps = [column.field for column in self._columns if column.is_stamp(add=add)]
-        self.is_quick = len(fields) > 1 and not any(
-            column.pre_save and not column.has_djangos_time for column in self._columns
-        )
-        self._pick = itemgetter(*(field.attname for field in fields)) if self.is_quick else None
+        is_quick = not any(column.pre_save and not column.is_timed for column in self._columns)
+        self._pick = _picker([field.attname for field in fields]) if is_quick else None
         self._known: dict[tuple[type, ...], _Work | None] = {}
 
     def quick(self, obj: models.Model) -> list[Any] | None:
@@ -149,6 +147,14 @@ class Preparer:
         return found
 
 
+def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]] | None:
+    """Return what takes these values out of a dict, as a tuple."""
+    if len(names) == 1:
+        (name,) = names
+        return lambda data: (data[name],)
+    return itemgetter(*names) if names else None
+
+
 _Work = list[tuple[int, Callable[[Any], Any]]]
 
 
@@ -160,13 +166,13 @@ class _Column:
     and returns None for all that it can't; None where not even NULL is sure to stay NULL.
     """
 
-    __slots__ = ("field", "has_djangos_time", "plain", "pre_save", "quick")
+    __slots__ = ("field", "is_timed", "plain", "pre_save", "quick")
 
     def __init__(self, field: Field, connection: BaseDatabaseWrapper) -> None:
         kind = type(field)
         self.field = field
-        self.has_djangos_time = kind in (models.DateTimeField, models.DateField, models.TimeField)
-        stamped = self.has_djangos_time and not (field.auto_now or field.auto_now_add)
+        self.is_timed = kind in (models.DateTimeField, models.DateField, models.TimeField)
+        stamped = self.is_timed and not (field.auto_now or field.auto_now_add)
         own = kind.pre_save is not models.Field.pre_save and not stamped
         self.pre_save = field.pre_save if own else None
         self.plain = plain_type(field, connection)
@@ -175,7 +181,7 @@ class _Column:
     def is_stamp(self, *, add: bool) -> bool:
         """Tell whether pre_save() sets the time, and does nothing else."""
         field = self.field
-        return self.has_djangos_time and (field.auto_now or (field.auto_now_add and add))
+        return self.is_timed and (field.auto_now or (field.auto_now_add and add))
 
     def prepared(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
         """Return one value prepared, or MISSING if it can't be queued."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from carpool.coalescing.rows import INTEGERS, Row, Shape
+from carpool.coalescing.rows import INTEGERS, R
+from carpool.coalescing.shapes import InsertShape, NewRow
 
 if TYPE_CHECKING:
     from carpool.coalescing.unit import Unit
@@ -32,10 +33,10 @@ FEWEST_ROWS_TO_COPY = 8
 class Writer(Protocol):
     """Sends rows of one shape."""
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[NewRow]) -> None:
         """Insert the rows, in order; late keys arrive."""
 
-    def suspect(self, error: Exception) -> Row | None:
+    def suspect(self, error: Exception) -> NewRow | None:
         """Return the row that the last `write` was probably refused for. It may be wrong."""
 
 
@@ -44,10 +45,10 @@ class ExecuteMany:
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
-        self._rows: Sequence[Row] = ()
+        self._rows: Sequence[NewRow] = ()
         self._changes = 0
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[NewRow]) -> None:
         self._rows = rows
         self._changes = self._all_changes()
         shape = rows[0].shape
@@ -57,7 +58,7 @@ class ExecuteMany:
         else:
             self._unit.execute(sql, [row.values for row in rows], many=True)
 
-    def suspect(self, error: Exception) -> Row | None:
+    def suspect(self, error: Exception) -> NewRow | None:
         # The rows before it are in, until the savepoint is undone.
         number = self._all_changes() - self._changes
         return self._rows[number] if number < len(self._rows) else None
@@ -72,9 +73,9 @@ class MultiRow:
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
-        self._rows: Sequence[Row] = ()
+        self._rows: Sequence[NewRow] = ()
 
-    def suspect(self, error: Exception) -> Row | None:
+    def suspect(self, error: Exception) -> NewRow | None:
         found = _DUPLICATE.search(str(error))
         if found is None:
             return None
@@ -82,11 +83,11 @@ class MultiRow:
         same = [row for row in self._rows if any(str(v) == value for v in row.values)]
         return same[min(1, len(same) - 1)] if same else None  # the second of two that are equal
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[NewRow]) -> None:
         for part in parts(rows, self._unit.connection):
             self._insert(part)
 
-    def _insert(self, rows: Sequence[Row]) -> None:
+    def _insert(self, rows: Sequence[NewRow]) -> None:
         self._rows = rows
         shape = rows[0].shape
         sql = f"{shape.insert} VALUES {', '.join([shape.placeholders] * len(rows))}"
@@ -98,7 +99,7 @@ class MultiRow:
         else:
             self._unit.take_keys(rows, self._with_keys(sql, params, rows))
 
-    def _with_keys(self, sql: str, params: list[Any], rows: Sequence[Row]) -> Sequence[int]:
+    def _with_keys(self, sql: str, params: list[Any], rows: Sequence[NewRow]) -> Sequence[int]:
         """Insert, and return the rows' keys.
 
         The rows of one INSERT get rising keys in their order, whichever innodb_autoinc_lock_mode
@@ -110,7 +111,7 @@ class MultiRow:
         if unit.connection.features.can_return_rows_from_bulk_insert:
             column = unit.connection.ops.quote_name(str(rows[0].shape.model._meta.pk.column))
             return sorted(key for (key,) in unit.ask(f"{sql} RETURNING {column}", params))
-        first = unit.execute(sql, params)
+        first = unit.execute(sql, params).last_id
         if unit.auto_increment is None:
             unit.auto_increment = unit.ask("SELECT @@auto_increment_increment", [])[0][0]
         return [first + unit.auto_increment * number for number in range(len(rows))]
@@ -124,7 +125,7 @@ class Copy(MultiRow):
     whose prepared values have the column's type.
     """
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[NewRow]) -> None:
         shape = rows[0].shape
         if len(rows) < FEWEST_ROWS_TO_COPY or not self._can_copy(shape):
             super().write(rows)
@@ -139,7 +140,7 @@ class Copy(MultiRow):
                 for row in rows:
                     write_row(row.values)
 
-    def suspect(self, error: Exception) -> Row | None:
+    def suspect(self, error: Exception) -> NewRow | None:
         # CONTEXT:  COPY auth_user, line 7
         context = getattr(getattr(error.__cause__, "diag", None), "context", None) or ""
         found = re.search(r"COPY .*, line (\d+)", context)
@@ -148,7 +149,7 @@ class Copy(MultiRow):
         number = int(found[1]) - 1
         return self._rows[number] if number < len(self._rows) else None
 
-    def _can_copy(self, shape: Shape) -> bool:
+    def _can_copy(self, shape: InsertShape) -> bool:
         if shape.copyable is None:
             shape.copyable = (
                 shape.on_conflict is None
@@ -188,14 +189,14 @@ _COPIED = INTEGERS | {
 }
 
 
-def parts(rows: Sequence[Row], connection: BaseDatabaseWrapper) -> list[Sequence[Row]]:
+def parts(rows: Sequence[R], connection: BaseDatabaseWrapper) -> list[Sequence[R]]:
     """Cut rows of one shape into what fits a statement."""
     # bulk_batch_size: documented for backends; how many rows one INSERT may have.
     most = connection.ops.bulk_batch_size(rows[0].shape.fields, rows)
     if connection.vendor == "postgresql":  # 65,535 parameters, where they are bound by the server
         most = min(most, 65_535 // max(1, len(rows[0].shape.fields)))
     most = max(1, min(most, MOST_ROWS))
-    found: list[Sequence[Row]] = []
+    found: list[Sequence[R]] = []
     start = size = 0
     for number, row in enumerate(rows):
         own = row.shape.sizes.of(row.values)

@@ -1,0 +1,244 @@
+"""The queue into the database: in an order that holds, and with an answer for what is refused.
+
+New rows go first, tables after those that their foreign keys name; then what changes, a table at a
+time. Any order that succeeds leaves the same rows as the order in which they were queued, since no
+row is changed twice. It may be refused where that order is not: an object takes the name that
+another has just given up. So what is refused is tried once more, row by row, as it was queued.
+(What succeeds would have succeeded row by row, too: new rows only get into the way of others by
+coming first, and rows whose unique columns change go one by one: Note [Unique] in `updating`.)
+
+A change whose row isn't there is what ``save()`` would have noticed: see `Flusher._is_missing`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from django.db import DatabaseError, models
+
+from carpool.coalescing.rows import Row, Table, in_order, runs
+from carpool.coalescing.shapes import ChangedRow, InsertShape, NewRow, UpdateShape
+from carpool.coalescing.updating import Updater
+from carpool.coalescing.values import MISSING
+from carpool.coalescing.writers import Writer
+from carpool.errors import trouble_of
+
+if TYPE_CHECKING:
+    from carpool.coalescing.unit import Unit
+
+
+class RowIsGone(Exception):
+    """A row that was to be changed isn't there: its item has to be run again by itself."""
+
+
+class Flusher:
+    """Writes queued rows; afterwards `Unit.hand_out` may give late keys away."""
+
+    def __init__(self, unit: Unit, writer: Writer, updater: Updater | None) -> None:
+        self._unit = unit
+        self._writer = writer
+        self._updater = updater
+        self._numbers = count()
+        self._culprit: Row | None = None
+
+    def write(self, tables: dict[str, Table]) -> None:
+        """Write all rows.
+
+        Raises:
+            DatabaseError: a row was refused; or isn't there.
+        """
+        if not _may_be_in_its_own_way(tables):
+            self._write(tables)
+            self._unit.hand_out()
+            return
+        sid = self._savepoint()
+        error = self._refusal(tables, sid)
+        if error is not None:
+            error = self._refusal(tables, sid, as_queued=True)
+        if error is not None:
+            self._unit.release_savepoint(sid)
+            raise error
+
+    def write_isolated(self, tables: dict[str, Table]) -> None:
+        """Write all but the rows of the tags to blame, which go into `Unit.refused`.
+
+        Each try is under a savepoint. Where the database, or how far it came, tells which row it
+        has refused, what comes before that row's tag is written, then the tag alone, then what
+        comes after it; else what is refused is cut in halves. The tag that is being queued just
+        now is told by an exception.
+        """
+        unit = self._unit
+        rows = sorted(
+            (row for table in tables.values() for row in table.rows), key=lambda row: row.number
+        )
+        tries = [list(dict.fromkeys(row.tag for row in rows))]
+        whole = len(tries[0])
+        sid = self._savepoint()
+        error = None
+        while tries:
+            tags = tries.pop()
+            part = tables if len(tags) == whole else of_tags(tables, set(tags))
+            error = self._refusal(part, sid)
+            if error is not None and len(tags) == 1 and _may_be_in_its_own_way(part):
+                error = self._refusal(part, sid, as_queued=True)
+            if error is None:
+                unit.written.update(tags)
+                if tries:
+                    sid = self._savepoint(sid)
+            elif len(tags) == 1:
+                give_no_keys(part)
+                if tags[0] == unit.tag:  # the last to be queued
+                    unit.release_savepoint(sid)
+                    raise error
+                unit.refused[tags[0]] = error
+            else:
+                tries += reversed(_cut(tags, self._suspect(error)))
+        if error is not None:
+            unit.release_savepoint(sid)
+
+    def _savepoint(self, sid: str | None = None) -> str:
+        sid = sid or f"carpool_{next(self._numbers)}"
+        self._unit.make_savepoint(sid)
+        return sid
+
+    def _refusal(
+        self, tables: dict[str, Table], sid: str, *, as_queued: bool = False
+    ) -> Exception | None:
+        """Write rows since a savepoint, and release it; or undo them, and return the error."""
+        try:
+            if as_queued:
+                self._write_as_queued(tables)
+            else:
+                self._write(tables)
+        except Exception as error:
+            if trouble_of(error) is not None:  # whose fault it is, is not the question
+                raise
+            self._unit.undo_savepoint(sid)
+            return error
+        self._unit.release_savepoint(sid)
+        self._unit.hand_out()
+        return None
+
+    def _suspect(self, error: Exception) -> Hashable:
+        """Return the tag of the row that seems to be refused; MISSING if nothing tells."""
+        row = self._culprit or self._writer.suspect(error)
+        return MISSING if row is None else row.tag
+
+    # All that is in some tables.
+
+    def _write(self, tables: dict[str, Table]) -> None:
+        self._begin()
+        for run in in_order({name: _of(table, NewRow) for name, table in tables.items()}):
+            self._insert(run)
+        left: list[ChangedRow] = []
+        for table in tables.values():
+            for rows in self._batches(_of(table, ChangedRow)):
+                assert self._updater is not None
+                left += self._updater.update(rows)
+        for row in sorted(left, key=lambda row: row.number):
+            self._update(row)
+
+    def _batches(self, rows: list[ChangedRow]) -> Iterable[list[ChangedRow]]:
+        """Group a table's changes by what one statement can do."""
+        by_shape: dict[UpdateShape, list[ChangedRow]] = defaultdict(list)
+        for row in rows:
+            by_shape[row.shape].append(row)
+        in_turn = self._updater is not None and self._updater.changes_unique_columns
+        if in_turn and any(s.unique for s in by_shape):
+            return runs(rows)
+        return by_shape.values()
+
+    def _write_as_queued(self, tables: dict[str, Table]) -> None:
+        self._begin()
+        rows = sorted((r for table in tables.values() for r in table.rows), key=lambda r: r.number)
+        for run in runs(rows):
+            if isinstance(run[0], NewRow):
+                self._insert(run)
+            else:
+                for row in run:
+                    self._update(row)
+
+    def _begin(self) -> None:
+        self._unit.begin_handing_out()
+        self._culprit = None
+
+    def _insert(self, rows: Sequence[Any]) -> None:
+        self._writer.write(rows)
+        self._unit.inserted(rows)
+
+    def _update(self, row: Any) -> None:
+        assert self._updater is not None
+        self._culprit = row
+        if not self._updater.update_one(row):
+            self._is_missing(row)
+        self._culprit = None
+
+    def _is_missing(self, row: ChangedRow) -> None:
+        """Do what ``save()`` does when its UPDATE has found no row.
+
+        It raises if it was told to update; else it inserts the row. Its signals have said
+        otherwise by now: so where an item can be run again by itself, it is.
+        """
+        if row.forced:
+            # NotUpdated from Django 6.0 on, a DatabaseError before.
+            raise getattr(row.instance, "NotUpdated", DatabaseError)(row.forced)
+        if self._unit.isolates:
+            raise RowIsGone(row.shape.table)
+        self._insert([self._instead(row)])
+
+    def _instead(self, row: ChangedRow) -> NewRow:
+        """Return the row that ``save()`` would insert in place of the one that isn't there."""
+        connection = self._unit.connection
+        model = row.shape.model
+        fields: list[Any] = [f for f in model._meta.local_concrete_fields if not f.generated]
+        values = []
+        for field in fields:
+            if type(field).pre_save is not models.Field.pre_save:
+                value = field.pre_save(row.instance, add=True)
+                values.append(field.get_db_prep_save(value, connection=connection))
+            else:
+                values.append(row.values[row.shape.columns[field.column]])
+        shape = InsertShape(connection, model, fields, None)
+        return NewRow(row.number, shape, values, row.tag, None)
+
+
+def _of(table: Table, kind: Any) -> list[Any]:
+    return [row for row in table.rows if type(row) is kind]
+
+
+def _may_be_in_its_own_way(tables: dict[str, Table]) -> bool:
+    """Tell whether another order than the queue's may be refused where the queue's is not."""
+    kinds = {type(row) for table in tables.values() for row in table.rows}
+    return len(kinds) > 1
+
+
+def _cut(tags: list[Hashable], suspect: Hashable) -> list[list[Hashable]]:
+    """Cut around the suspect, or else in the middle."""
+    if suspect in tags:
+        at = tags.index(suspect)
+        parts = [tags[:at], tags[at : at + 1], tags[at + 1 :]]
+    else:
+        middle = len(tags) // 2
+        parts = [tags[:middle], tags[middle:]]
+    return [part for part in parts if part]
+
+
+def give_no_keys(tables: dict[str, Table]) -> None:
+    """Tell the late keys of rows that will not be written; those that are known stay."""
+    for table in tables.values():
+        for row in table.rows:
+            if type(row) is NewRow and row.late is not None and not row.late.known:
+                row.late.arrive(None)
+
+
+def of_tags(tables: dict[str, Table], tags: Iterable[Hashable]) -> dict[str, Table]:
+    """Return the rows of some tags."""
+    found = {}
+    for name, table in tables.items():
+        part = table.part(lambda row: row.tag in tags)
+        if part.rows:
+            found[name] = part
+    return found
