@@ -28,7 +28,7 @@ from django.db.models.lookups import Exact, In, IntegerFieldExact
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.where import WhereNode
 
-from carpool.coalescing.rows import INTEGERS, Field, Table, targets
+from carpool.coalescing.rows import INTEGERS, TEXTS, Field, Table, folded, targets
 
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _NAME = re.compile(r'"([^"]+)"|`([^`]+)`|(\w+)')
@@ -295,15 +295,12 @@ def comparison_of(field: Field, connection: BaseDatabaseWrapper) -> Callable[[An
     kind = field.get_internal_type()
     if kind in INTEGERS:
         return _integer
-    if kind in _TEXTS:
+    if kind in TEXTS:
         # MySQL's and MariaDB's default collations ignore case and accents.
         return _folded if connection.vendor == "mysql" else _text
     if kind == "UUIDField":
         return _uuid if connection.features.has_native_uuid_field else _text
     return None
-
-
-_TEXTS = frozenset(["CharField", "FileField", "SlugField", "TextField"])
 
 
 # A subclass (an enum, psycopg's Int4) equals what it is one of.
@@ -325,4 +322,4 @@ def _folded(value: Any) -> str | None:
     """Return text so that two that a collation may hold equal are equal."""
     if not isinstance(value, str) or not value.isascii():
         return None
-    return value.casefold().rstrip(" ")
+    return str(folded(value))

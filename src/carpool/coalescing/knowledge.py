@@ -87,6 +87,7 @@ class Knowledge:
 
     def unknown_sql(self, sql: Any) -> None:
         """SQL of the user's own was sent, which is no SELECT."""
+        self._existing.clear()
         self._values.clear()
         found = re.match(r"\s*(\w+)", sql) if isinstance(sql, str) else None
         if found is None or found[1].upper() not in _DELETES_NOTHING:
@@ -105,7 +106,9 @@ class Knowledge:
             compiler: Django's, of a SELECT.
             result: what ``execute_sql(MULTI)`` returned, read to the end: lists of rows.
         """
-        if type(result) is not list or not result or type(result[0]) is not list:
+        if type(result) is not list or not result or not isinstance(result[0], list | tuple):
+            return
+        if compiler.query.combinator:  # its own conditions are those of the first part
             return
         key_of = _key_of(compiler)
         if key_of is None:

@@ -1,16 +1,22 @@
-"""Keys that the database gives at the flush: MySQL and MariaDB can't reserve any.
+"""A key's attribute for the time of the block: keys that are late, and keys that are changed.
 
-Such a row is queued without a key. Its instance has a `LateKey` in the key's place, which nobody
-ever sees: the attribute's descriptor is replaced, for the time of the block, by one that flushes
-when the key is read. So does the key itself when it is pickled or deep-copied inside the instance's
-``__dict__``, and the class' ``__reduce_ex__``, which is also how ``copy.copy()`` copies.
+MySQL and MariaDB can't reserve a key: the database gives it at the flush. Such a row is queued
+without one. Its instance has a `LateKey` in the key's place, which nobody ever sees: the
+attribute's descriptor is replaced, for the time of the block, by one that flushes when the key is
+read. So does the key itself when it is pickled or deep-copied inside the instance's ``__dict__``,
+and the class' ``__reduce_ex__``, which is also how ``copy.copy()`` copies.
 
 After the block all keys have arrived. A row that was rolled back has None for a key.
+
+The same descriptor sees an object get another key (``obj.pk = 7; obj.save()``): it may be another
+row from then on, or none yet. What was changed before the block, or before the block has first
+saved an object of the model, is not seen.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +26,23 @@ _lock = threading.Lock()
 _installed: dict[type[models.Model], tuple[int, Any, Any]] = {}
 """By model: how many blocks need the hooks, and what was there before."""
 
+_moved: dict[int, weakref.ref[models.Model]] = {}
+"""By id: objects whose key was changed after they had been saved or loaded."""
+
 _MISSING = object()
+
+
+def is_moved(instance: models.Model) -> bool:
+    """Tell whether an object's key has been changed since it was last known to have a row."""
+    if not _moved:
+        return False
+    found = _moved.get(id(instance))
+    return found is not None and found() is instance
+
+
+def has_settled(instance: models.Model) -> None:
+    """Take note that an object has a row with its key."""
+    _moved.pop(id(instance), None)
 
 
 class LateKey:
@@ -71,6 +93,7 @@ class _Attribute:
     def __init__(self, attname: str, original: Any) -> None:
         self.attname = attname
         self.original = original
+        self.sets = hasattr(original, "__set__")
 
     def __get__(self, instance: models.Model | None, owner: type | None = None) -> Any:
         if instance is None:
@@ -87,7 +110,14 @@ class _Attribute:
         return value
 
     def __set__(self, instance: models.Model, value: Any) -> None:
-        instance.__dict__[self.attname] = value
+        data = instance.__dict__
+        before = data.get(self.attname, value)
+        if before != value and before.__class__ is not LateKey and not data["_state"].adding:
+            _moved[id(instance)] = weakref.ref(instance)
+        if self.sets:  # a foreign key's, which forgets the object that it pointed at
+            self.original.__set__(instance, value)
+        else:
+            data[self.attname] = value
 
     def __delete__(self, instance: models.Model) -> None:
         instance.__dict__.pop(self.attname, None)
@@ -121,6 +151,8 @@ def remove(model: type[models.Model], attname: str) -> None:
         if count > 1:
             _installed[model] = (count - 1, attribute, reduce)
             return
+        if not _installed:
+            _moved.clear()
         setattr(model, attname, attribute)
         if reduce is _MISSING:
             del model.__reduce_ex__

@@ -50,15 +50,21 @@ class Shape:
         self.table = meta.db_table
         self.fields = list(fields)
         self.columns = {field.column: number for number, field in enumerate(fields)}
-        self.key_of = self._key_getter([str(field.column) for field in meta.pk_fields])
+        self.key_of: Callable[[list[Any]], Any] | None = None
+        keys = list(meta.pk_fields)
+        if all(field.column in self.columns for field in keys):
+            self.key_of = itemgetter(*(self.columns[field.column] for field in keys))
         self.quoted = connection.ops.quote_name(self.table)
         self.sizes = Sizes(self.fields)
         self.checks = Checks(connection, model, self.fields)
 
-    def _key_getter(self, columns: list[str]) -> Callable[[list[Any]], Any] | None:
-        if all(column in self.columns for column in columns):
-            return itemgetter(*(self.columns[column] for column in columns))
-        return None
+
+TEXTS = frozenset(["CharField", "FileField", "FilePathField", "SlugField", "TextField"])
+
+
+def folded(value: Any) -> Any:
+    """Return text without what a collation may ignore, as far as it is ASCII."""
+    return value.casefold().rstrip(" ") if isinstance(value, str) else value
 
 
 _UNBOUNDED = ("TextField", "BinaryField", "JSONField")

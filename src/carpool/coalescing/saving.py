@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, models
 
+from carpool.coalescing import late
 from carpool.coalescing.late import LateKey
 from carpool.coalescing.registry import unit_of
 from carpool.coalescing.values import MISSING
@@ -104,6 +105,8 @@ def _do_update(
         and values
         and not any(returning_fields)
         and type(base_qs) is models.QuerySet
+        and not base_qs.query.where  # a lock of one's own: super()._do_update(base_qs.filter(…))
+        and not _own(type(self), "_do_update")
         and type(model._base_manager) is models.Manager
         and (forced_update or _is_surely_saved(self, model, using))
         and unit.takes_rows()
@@ -120,10 +123,15 @@ def _do_update(
 
 def _is_surely_saved(obj: models.Model, model: type[models.Model], using: str) -> bool:
     """Tell whether ``save()`` without a word of how will find a row, as far as the object knows."""
-    meta: Any = model._meta
     state = obj._state
+    meta: Any = model._meta
+    own: Any = obj._meta  # a proxy's, it may be
     return not (
-        state.adding or state.db != using or meta.select_on_save or meta.order_with_respect_to
+        state.adding
+        or state.db != using
+        or own.select_on_save
+        or meta.order_with_respect_to
+        or late.is_moved(obj)
     )
 
 
@@ -176,6 +184,7 @@ class Plan:
             or any(field.generated for field in meta.local_concrete_fields)
         ):
             return None
+        unit.watch(meta.pk)
         return cls(unit, model)
 
     def save(
@@ -237,6 +246,7 @@ class Plan:
             return None
         for field, value in zip(self._returning, returned, strict=False):
             setattr(obj, field.attname, value)
+        late.has_settled(obj)
         return False
 
     def _find_shape(self, with_key: bool) -> InsertShape | None:

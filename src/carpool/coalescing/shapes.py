@@ -9,7 +9,7 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from carpool.coalescing.late import LateKey
-from carpool.coalescing.rows import Field, Row, Shape, uniquely_constrained
+from carpool.coalescing.rows import TEXTS, Field, Row, Shape, uniquely_constrained
 from carpool.coalescing.values import Preparer, frozen
 
 
@@ -77,6 +77,8 @@ class UpdateShape(Shape):
         keys: the fields of the primary key.
         key_is_own: whether a key is given, and so may be changed, by the user: then an object that
             was saved once may be another by now.
+        key_has_spellings: whether a collation may hold two keys equal that differ: then one row may
+            be changed twice, as if it were two.
         unique: the numbers of those changed columns that decide whether rows are in each other's
             way; see Note [Unique] in `updating`.
     """
@@ -91,6 +93,7 @@ class UpdateShape(Shape):
         super().__init__(connection, model, [*changed, *self.keys])
         self.changed = list(changed)
         self.key_is_own = not all(map(_is_made, self.keys))
+        self.key_has_spellings = any(_has_spellings(key, connection) for key in self.keys)
         self.values = Preparer(self.changed, connection, add=False)
         self._connection = connection
         looked_at = uniquely_constrained(model)
@@ -126,7 +129,9 @@ class UpdateShape(Shape):
         """Return what ``save()`` has read from an instance, prepared; None: it can't be queued."""
         found: list[Any] = []
         for field, value in zip(self.changed, values, strict=True):
-            if hasattr(value, "prepare_database_save") and field.remote_field is not None:
+            if hasattr(value, "prepare_database_save"):
+                if field.remote_field is None:
+                    return None  # Django says that it is not a value
                 value = value.prepare_database_save(field)
             found.append(value)
         return self.values.all_prepared(found)
@@ -180,6 +185,11 @@ class ChangedRow(Row):
         assert self.shape.key_of is not None
         return self.shape.key_of(self.values)
 
+    @property
+    def key_values(self) -> list[Any]:
+        """The columns of the row's primary key, just as they are."""
+        return self.values[len(self.shape.changed) :]
+
 
 _COUNTED = frozenset(["AutoField", "BigAutoField", "IntegerField", "BigIntegerField"])
 
@@ -189,6 +199,14 @@ def _is_made(key: Field) -> bool:
     while key.remote_field is not None:
         key = key.target_field
     return isinstance(key, models.AutoField) or key.has_default() or key.has_db_default()
+
+
+def _has_spellings(key: Field, connection: BaseDatabaseWrapper) -> bool:
+    while key.remote_field is not None:
+        key = key.target_field
+    # MySQL's and MariaDB's default collations ignore case and accents.
+    is_text = key.get_internal_type() in TEXTS
+    return is_text and bool(connection.vendor == "mysql" or getattr(key, "db_collation", None))
 
 
 def _is_hashable(value: Any) -> bool:

@@ -38,6 +38,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -55,7 +56,7 @@ from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.registry import register, unregister
 from carpool.coalescing.rows import Row, Shape, Table
 from carpool.coalescing.shapes import ChangedRow, InsertShape, NewRow, UpdateShape
-from carpool.coalescing.updating import Updater, updater_for
+from carpool.coalescing.updating import Updater, type_to_cast_to, updater_for
 from carpool.coalescing.values import MISSING, Given, frozen, has_placeholder, sum_on
 
 MOST_ROWS = 10_000
@@ -87,6 +88,14 @@ class Executed(NamedTuple):
 
     matched: int
     last_id: Any
+
+
+@dataclass(slots=True)
+class _Savepoint:
+    """``mark``: the number that the next row had when it was made."""
+
+    mark: int
+    sent: bool = False
 
 
 class Unit:
@@ -127,7 +136,7 @@ class Unit:
         self._passing = False  # the statements are the unit's own
         self._suspended = False
         self.waited = 0.0  # seconds, for SQLite's write lock
-        self._savepoints: dict[str, int] = {}  # made, but not sent: and the next row's number then
+        self._savepoints: dict[str, _Savepoint] = {}  # those since which nothing was written
         self._unlooked: list[ChangedRow] = []  # queued since the last look, see Note [Savepoints]
         self._unsure = False  # a queued row may be refused
         self._knowledge = Knowledge()
@@ -137,7 +146,7 @@ class Unit:
         self._driver: Any = None  # the driver's connection, when first used
         self._lost = False  # it is another by now
         self._arrivals: list[tuple[late.LateKey, Any]] = []
-        self._late: set[tuple[type[models.Model], str]] = set()
+        self._watched: set[tuple[type[models.Model], str]] = set()
         self._keys: keys.Keys | None = None
         self._writer: writers.Writer | None = None
         vendor = connection.vendor
@@ -214,9 +223,9 @@ class Unit:
                     delattr(thing, name)
                 else:
                     setattr(thing, name, value)
-            for model, attname in self._late:
+            for model, attname in self._watched:
                 late.remove(model, attname)
-            self._late.clear()
+            self._watched.clear()
 
     @contextmanager
     def counting(self, figures: Figures) -> Iterator[None]:
@@ -376,7 +385,7 @@ class Unit:
             return None
         if not meta.managed or meta.db_table.startswith('"'):
             return None
-        if any(map(has_placeholder, all_fields)):
+        if any(has_placeholder(field, self.connection) for field in all_fields):
             return None
         if any(field is not auto for field in returning):
             return None
@@ -417,7 +426,7 @@ class Unit:
             returned = (shape.converted(key),)
         elif shape.late is not None:
             waiting = late.LateKey(obj, shape.late.attname, self._flush_for)
-            self._hide_late_keys_of(shape.late)
+            self.watch(shape.late)
             returned = (waiting,)
         else:
             if self._keys is not None:
@@ -452,11 +461,12 @@ class Unit:
         value = self._knowledge.value(row.shape.table, row.key, column)
         return None if value is MISSING else (value,)
 
-    def _hide_late_keys_of(self, field: Any) -> None:
+    def watch(self, field: Any) -> None:
+        """See to a key's attribute until the block's end: see `late`."""
         entry = (field.model, field.attname)
-        if entry not in self._late:
+        if entry not in self._watched:
             late.install(*entry)
-            self._late.add(entry)
+            self._watched.add(entry)
 
     def change(self, compiler: Any, result_type: Any) -> int | None:
         """Change rows that are still queued; return how many, or None if it must be executed.
@@ -509,11 +519,21 @@ class Unit:
                 and changed
                 and model._meta.managed
                 and not model._meta.db_table.startswith('"')
-                and not any(map(has_placeholder, changed))
+                and self._can_be_listed([*changed, *model._meta.pk_fields])
             )
             shape = UpdateShape(self.connection, model, changed) if may_be_queued else None
             self._update_shapes[key] = shape
+            if shape is not None and not shape.key_is_own:
+                self.watch(shape.keys[0])
         return self._update_shapes[key]
+
+    def _can_be_listed(self, fields: Sequence[Any]) -> bool:
+        """Tell whether values for these columns can stand in a list of rows."""
+        connection = self.connection
+        return not any(has_placeholder(field, connection) for field in fields) and (
+            connection.vendor != "postgresql"
+            or all(type_to_cast_to(field, connection) for field in fields)
+        )
 
     def update(
         self, shape: UpdateShape, obj: models.Model, key: Any, values: Any, forced: str
@@ -537,7 +557,8 @@ class Unit:
         if prepared is None:
             return False
         prepared += prepared_key
-        if shape.key_is_own and not forced and not self._exists(shape, prepared):
+        must_be_known = shape.key_has_spellings or (shape.key_is_own and not forced)
+        if must_be_known and not self._exists(shape, prepared):
             return False
         self._enter_change(shape, obj, prepared, forced)
         self._entered()
@@ -604,9 +625,13 @@ class Unit:
         if row.tag != self.tag:  # whoever drops one of them must not keep half of the other
             self.written.update((row.tag, self.tag))
 
+    def _are_of_this_savepoint(self) -> bool:
+        """Tell whether that is so of all that is queued."""
+        return all(self._is_of_this_savepoint(table.rows[0]) for table in self._tables.values())
+
     def _is_of_this_savepoint(self, row: Row) -> bool:
         """Tell whether undoing the youngest savepoint drops the row."""
-        return not self._savepoints or row.number >= next(reversed(self._savepoints.values()))
+        return not self._savepoints or row.number >= next(reversed(self._savepoints.values())).mark
 
     def _asked_rows(self, query: Any, table: Table) -> list[NewRow] | None:
         """Return the queued rows that an UPDATE's condition names by key, if it names no others."""
@@ -643,7 +668,7 @@ class Unit:
         """Return a column's new value as the database is to get it, or MISSING."""
         if hasattr(value, "resolve_expression"):
             return sum_on(value, field, row, number)
-        if has_placeholder(field):
+        if has_placeholder(field, self.connection):
             return MISSING
         if field.remote_field is not None and not (
             self.connection.features.can_defer_constraint_checks
@@ -695,8 +720,12 @@ class Unit:
             ) from self.broken
 
     def _before_a_write(self, compiler: Any, sql: Any) -> None:
+        if self._rows and not self._are_of_this_savepoint():
+            # They come before it, or undoing it would undo them.
+            self.flush(EarlyFlush("a write after a savepoint", place()))
         self.begin()
         self._send_savepoints()
+        self._savepoints.clear()
         self.written.add(self.tag)
         query = None if compiler is None else compiler.query
         if query is None:
@@ -754,9 +783,10 @@ class Unit:
         self._refuse_if_broken()
         if self._may_be_refused():
             self.flush(EarlyFlush("a savepoint", place()))
-        self._savepoints[sid] = self._number
+        self._savepoints[sid] = _Savepoint(self._number)
         if self._suspended:
             self._send_savepoints()
+            self._savepoints.clear()
 
     def _may_be_refused(self) -> bool:
         """Tell whether there is a queued row that the database may refuse, or not find."""
@@ -774,12 +804,14 @@ class Unit:
         return self._unsure
 
     def _send_savepoints(self) -> None:
-        if self._savepoints:
+        """Send those that were not: what comes may have to be undone by them."""
+        if any(not savepoint.sent for savepoint in self._savepoints.values()):
             self.begin()
-            waiting, self._savepoints = self._savepoints, {}
             with self._own():
-                for sid in waiting:
-                    self._send["_savepoint"](sid)
+                for sid, savepoint in self._savepoints.items():
+                    if not savepoint.sent:
+                        self.make_savepoint(sid)
+                        savepoint.sent = True
 
     def _release_savepoint(self, sid: str) -> None:
         if self.broken is not None:
@@ -788,35 +820,35 @@ class Unit:
             # Django undoes the savepoint if this raises; it could not if the connection were
             # marked for rollback.
             self.flush(EarlyFlush("a savepoint", place()), marks=False)
-        if sid in self._savepoints:
+        savepoint = self._savepoints.get(sid)
+        if savepoint is not None:
             self._forget_savepoints(sid)
-            return
-        self.flush(None, marks=False)
-        self._savepoints.clear()
-        self.release_savepoint(sid)
+        if savepoint is None or savepoint.sent:
+            self.release_savepoint(sid)
 
     def _forget_savepoints(self, sid: str) -> None:
-        """Forget one that was not sent, and those after it."""
+        """Forget one since which nothing was written, and those after it."""
         made = list(self._savepoints)
         for later in made[made.index(sid) :]:
             del self._savepoints[later]
 
     def _roll_back_to_savepoint(self, sid: str) -> None:
-        mark = self._savepoints.get(sid)
-        dropped = self._drop(lambda row: mark is None or row.number >= mark)
-        self._knowledge.rolled_back(None if mark is None else dropped)
+        savepoint = self._savepoints.get(sid)
+        dropped = self._drop(lambda row: savepoint is None or row.number >= savepoint.mark)
+        self._knowledge.rolled_back(None if savepoint is None else dropped)
         # rollback_exc: why Django has marked the block for rollback. Checked on 5.2, 6.0, 6.1.
         cause = self.connection.rollback_exc  # type: ignore[attr-defined]
         if sys.exc_info()[1] is not None or cause is not self.broken:
             self.broken = None  # the rows that were refused are undone as well, see Note [Broken]
-        if mark is not None:
+        if savepoint is not None:
             self._forget_savepoints(sid)
-            self._savepoints[sid] = mark
-            return
-        self._savepoints.clear()
-        self.undo_savepoint(sid)
-        if self._keys is not None:
-            self._keys.forget()
+            self._savepoints[sid] = savepoint
+        else:
+            self._savepoints.clear()
+        if savepoint is None or savepoint.sent:
+            self.undo_savepoint(sid)
+            if self._keys is not None:
+                self._keys.forget()
 
     def _roll_back(self) -> None:
         self.discard()
@@ -950,15 +982,27 @@ class Unit:
             self._knowledge.forget(table)
 
     def _parts_by_savepoint(self, tables: dict[str, Table]) -> Iterator[dict[str, Table]]:
-        """Yield the rows that come before each savepoint that was not sent, and send it then."""
+        """Yield the rows that come before each savepoint since which nothing was written.
+
+        One that was sent, for the sake of a read, is taken back and sent again in its place.
+        """
         waiting, self._savepoints = self._savepoints, {}
+        last = next(reversed(waiting.values()), None)
+        if last is not None and not _between(tables, 0, last.mark):
+            for sid, savepoint in waiting.items():
+                if not savepoint.sent:
+                    self.make_savepoint(sid)
+            yield tables
+            return
+        for sid, savepoint in reversed(waiting.items()):
+            if savepoint.sent:
+                self.release_savepoint(sid)
         lowest = 0
-        for sid, mark in waiting.items():
-            older = _between(tables, lowest, mark)
-            if older:
+        for sid, savepoint in waiting.items():
+            if older := _between(tables, lowest, savepoint.mark):
                 yield older
             self.make_savepoint(sid)
-            lowest = mark
+            lowest = savepoint.mark
         if lowest == 0:
             yield tables
         elif younger := _between(tables, lowest, self._number):

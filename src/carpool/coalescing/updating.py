@@ -116,7 +116,7 @@ class OneByOne(_Updater):
             found = self._unit.ask(
                 f"SELECT {', '.join(self._names(shape.keys))} FROM {shape.quoted} "
                 f"WHERE {' OR '.join([self._is(shape)] * len(part))}",
-                [value for row in part for value in row.values[len(shape.changed) :]],
+                [value for row in part for value in row.key_values],
             )
             left += _without(part, found)
         return left
@@ -151,9 +151,8 @@ class FromValues(_Updater):
 
     def _list(self, shape: UpdateShape, rows: int) -> str:
         # The first row's types are those of all, as long as what follows has just these types.
-        typed = (
-            "(" + ", ".join(f"%s::{_type(f, self._unit.connection)}" for f in shape.fields) + ")"
-        )
+        types = [type_to_cast_to(field, self._unit.connection) for field in shape.fields]
+        typed = "(" + ", ".join(f"CAST(%s AS {name})" for name in types) + ")"
         is_djangos = all(type(f).__module__.startswith("django.db.models.") for f in shape.fields)
         others = "(" + ", ".join(["%s"] * len(shape.fields)) + ")" if is_djangos else typed
         return f"VALUES {', '.join([typed, *[others] * (rows - 1)])}"
@@ -205,17 +204,24 @@ def _shape(row: ChangedRow) -> UpdateShape:
 def by_key(rows: Sequence[ChangedRow]) -> list[ChangedRow]:
     """Return rows of one shape in the order of their keys; in their own if keys have none."""
     try:
-        return sorted(rows, key=lambda row: row.key)
+        return sorted(rows, key=lambda row: row.key_values)
     except TypeError:
         return list(rows)
 
 
 def _without(rows: Sequence[ChangedRow], found: Sequence[Any]) -> list[ChangedRow]:
     """Return the rows whose keys have not been found."""
-    keys = {key[0] if len(key) == 1 else tuple(key) for key in found}
-    return [row for row in rows if row.key not in keys]
+    keys = set(map(tuple, found))
+    return [row for row in rows if tuple(row.key_values) not in keys]
 
 
-def _type(field: Field, connection: BaseDatabaseWrapper) -> str:
-    """Return the type to cast to: without its length, to which a cast would cut text silently."""
-    return re.sub(r"\([^)]*\)", "", field.db_type(connection))
+_LENGTH = re.compile(r"(varchar|character varying|numeric|decimal)\s*\([^)]*\)", re.IGNORECASE)
+
+
+def type_to_cast_to(field: Field, connection: BaseDatabaseWrapper) -> str | None:
+    """Return a column's type without its length, to which a cast would cut text silently.
+
+    None if it has a length that means something else: ``char`` is ``char(1)``.
+    """
+    name = _LENGTH.sub(r"\1", field.db_type(connection) or "(")
+    return None if "(" in name else name

@@ -32,8 +32,10 @@ _PLAIN: dict[str, type] = {
 PostgreSQL, Django wraps an int to tell the server its size; in an INSERT the column does that.)"""
 
 
-def has_placeholder(field: Field) -> bool:
+def has_placeholder(field: Field, connection: BaseDatabaseWrapper) -> bool:
     """Tell whether a field writes its own SQL around a value (GIS does)."""
+    if type(field) is models.BinaryField and connection.vendor != "mysql":
+        return False  # there it is "_binary %s", elsewhere nothing
     # get_placeholder() on 5.2, get_placeholder_sql() from 6.0 on.
     return hasattr(field, "get_placeholder") or hasattr(field, "get_placeholder_sql")
 
@@ -274,6 +276,10 @@ def frozen(value: Any) -> Any:
         return type(value)(None, dumps=lambda _: text)
     if isinstance(value, memoryview | bytearray):
         return bytes(value)
+    if type(value).__module__.startswith("psycopg") and isinstance(
+        getattr(value, "obj", None), memoryview | bytearray | bytes
+    ):
+        return type(value)(bytes(value.obj))
     return copy.deepcopy(value)
 
 
