@@ -572,11 +572,14 @@ class Attempt:
             if isinstance(raised, KeyboardInterrupt) and self.interruptible:
                 raise
             error = raised
-        if isinstance(error, RowIsGone) or any(isinstance(u.broken, RowIsGone) for u in self.units):
+        for connection in self.connections:
+            if connection.needs_rollback:  # save() raised before its first statement
+                probe.statements += 1
+        for unit in self.units:
+            if isinstance(unit.broken, RowIsGone):  # the function may have caught it
+                error = unit.broken
+        if isinstance(error, RowIsGone):
             raise _ToRunAlone(position) from error
-        if any(c.needs_rollback for c in self.connections):
-            # save() does that when it raises before its first statement.
-            probe.statements += 1
         if probe.statements or (error is not None and trouble_of(error) is not None):
             error = self._look_at_the_transaction(position, error)
         if error is None:
@@ -624,6 +627,8 @@ class Attempt:
             # run_on_commit: (savepoint ids, callback, robust) until COMMIT. There is no public
             # way to tell whose a callback is. Checked on 5.2, 6.0, 6.1.
             hooks: list[Any] = connection.run_on_commit
+            if len(hooks) == mark:
+                continue
             for number in range(mark, len(hooks)):
                 savepoints, callback, robust = hooks[number]
                 kind = _RobustHook if robust else _Hook

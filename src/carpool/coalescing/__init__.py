@@ -6,11 +6,12 @@
 
 The life of a row::
 
-    save() ─▶ pre_save, fields' pre_save ─▶ InsertCompiler ─▶ Unit: prepared values, a key, a place
-    post_save ◀─ key on the instance ◀──────────────────────  in the queue
-                                                                 │
-         a statement that may see the row, a savepoint, ──▶ flush: tables in the order of their
-         the queue's limit, the end of the block                   foreign keys, each in one write
+    save() ─▶ pre_save, fields' pre_save ─▶ Model._save_table ─▶ Unit: prepared values, a key,
+    post_save ◀─ key on the instance; "updated" ◀──────────────  a place in the queue
+                                                                    │
+         a statement that may see the row, a savepoint that ──▶ flush: new rows in the order of
+         might have to undo it, the queue's limit, the end             their foreign keys, then
+         of the block                                                  changes; each set at once
 
 Everything Python can see happens at the usual moment: signals, the key on the instance, `_state`,
 ``on_commit``. What differs:
@@ -21,9 +22,10 @@ Everything Python can see happens at the usual moment: signals, the key on the i
 - The database's own triggers and defaults run at the flush.
 - Other connections see nothing before the commit, as ever.
 
-`block` is what users open; `unit` has the queue and the hooks on the one connection; `compilers`
-are put in place of the backend's for the time of the block; `barrier` decides which statements may
-see a queued row; `keys` and `late` give the instance its key; `writers` send the rows.
+`block` is what users open; `unit` has the queue and the hooks on the one connection; `saving` and
+`compilers` bring it what Django is about to send; `barrier` decides which statements may see a
+queued row, `knowledge` what the block knows of rows that are there; `keys` and `late` give the
+instance its key; `flushing` brings the queue into an order, `writers` and `updating` send it.
 
 This package knows nothing of chunks, workers or progress.
 """
