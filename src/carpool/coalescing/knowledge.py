@@ -108,8 +108,8 @@ class Knowledge:
         """
         if type(result) is not list or not result or not isinstance(result[0], list | tuple):
             return
-        if compiler.query.combinator:  # its own conditions are those of the first part
-            return
+        if compiler.query.combinator or compiler.query.explain_info:
+            return  # its conditions are those of its first part; it gives no rows
         key_of = _key_of(compiler)
         if key_of is None:
             return

@@ -72,6 +72,14 @@ class _Updater:
         self._unit = unit
         self._quote = unit.connection.ops.quote_name
 
+    def update(self, rows: Sequence[ChangedRow]) -> list[ChangedRow]:
+        if len(rows) == 1:
+            return [] if self.update_one(rows[0]) else list(rows)
+        return self._update_many(rows)
+
+    def _update_many(self, rows: Sequence[ChangedRow]) -> list[ChangedRow]:
+        raise NotImplementedError
+
     def update_one(self, row: ChangedRow) -> bool:
         return self._unit.execute(self._one(row.shape), row.values).matched > 0
 
@@ -105,7 +113,7 @@ class OneByOne(_Updater):
 
     changes_unique_columns = True
 
-    def update(self, rows: Sequence[ChangedRow]) -> list[ChangedRow]:
+    def _update_many(self, rows: Sequence[ChangedRow]) -> list[ChangedRow]:
         shape = rows[0].shape
         values = [row.values for row in rows]
         if self._unit.execute(self._one(shape), values, many=True).matched == len(rows):
@@ -126,7 +134,7 @@ class FromValues(_Updater):
     """PostgreSQL: https://www.postgresql.org/docs/current/sql-update.html, and the locking clause
     in a subquery, https://www.postgresql.org/docs/current/sql-select.html."""
 
-    def update(self, rows: Sequence[ChangedRow]) -> list[ChangedRow]:
+    def _update_many(self, rows: Sequence[ChangedRow]) -> list[ChangedRow]:
         left = []
         for part in parts(by_key(rows), self._unit.connection):
             found = self._unit.ask(self._sql(part), [v for row in part for v in row.values])
@@ -170,7 +178,7 @@ class ByJoin(_Updater):
         super().__init__(unit)
         self._row = row
 
-    def update(self, rows: Sequence[ChangedRow]) -> list[ChangedRow]:
+    def _update_many(self, rows: Sequence[ChangedRow]) -> list[ChangedRow]:
         left = []
         for part in parts(by_key(rows), self._unit.connection):
             shape = part[0].shape
