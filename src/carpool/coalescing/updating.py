@@ -92,7 +92,7 @@ class _Updater:
         return [self._quote(field.column) for field in fields]
 
     def _is(self, shape: UpdateShape) -> str:
-        return " AND ".join(f"{name} = %s" for name in self._names(shape.keys))
+        return " AND ".join(f"{shape.quoted}.{name} = %s" for name in self._names(shape.keys))
 
     def _equal_keys(self, shape: UpdateShape, mine: str) -> str:
         """Return the condition that joins the table, as t, with a list of rows."""
