@@ -235,14 +235,152 @@ class Fetch(Line):
     model: str
     where: Mapping[str, Any]
     only: tuple[str, ...] = ()
+    defer: tuple[str, ...] = ()
+    union: Mapping[str, Any] | None = None
 
     def run(self, machine: Machine) -> Any:
-        rows = manager_of(self.model).filter(**machine.resolve(self.where)).order_by("pk")
-        if self.only:
-            rows = rows.only(*self.only)
+        rows = manager_of(self.model).filter(**machine.resolve(self.where))
+        if self.union is not None:
+            rows = rows.union(manager_of(self.model).filter(**machine.resolve(self.union)))
+        rows = loaded(rows.order_by("pk"), self.only, self.defer)
         found = rows.first()
         machine.bind(self.name, found)
         return None if found is None else seen(found)
+
+
+def loaded(
+    rows: models.QuerySet[Any], only: tuple[str, ...], defer: tuple[str, ...]
+) -> models.QuerySet[Any]:
+    """Load a part of the columns."""
+    if only:
+        rows = rows.only(*only)
+    return rows.defer(*defer) if defer else rows
+
+
+@dataclass(frozen=True, repr=False)
+class FetchAgain(Line):
+    """The row of an object, as another object."""
+
+    makes = ("name",)
+    name: Name
+    of: Name
+    only: tuple[str, ...] = ()
+    defer: tuple[str, ...] = ()
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.of]
+        machine.bind(self.name, None)
+        if not is_saved(instance):
+            return "not saved"
+        rows = loaded(type(instance)._default_manager.all(), self.only, self.defer)
+        found = rows.get(pk=instance.pk)
+        machine.bind(self.name, found)
+        return seen(found)
+
+
+@dataclass(frozen=True, repr=False)
+class NewWithKey(Line):
+    """An object that is not saved, with the key of another; spelled in another way if it's text."""
+
+    makes = ("name",)
+    name: Name
+    of: Name
+    values: Mapping[str, Any] = field(default_factory=dict)
+    spelled: str = "same"
+
+    def run(self, machine: Machine) -> Any:
+        other = machine[self.of]
+        machine.bind(self.name, None)
+        if not is_saved(other):
+            return "not saved"
+        key = other.pk
+        if isinstance(key, str):
+            key = SPELLINGS[self.spelled](key)
+        machine.bind(self.name, type(other)(pk=key, **machine.resolve(self.values)))
+        return "made"
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "same": str,
+    "swapped": str.swapcase,
+    "with a space": lambda text: text + " ",
+    "with an accent": lambda text: text.replace("a", "á"),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class SaveAs(Line):
+    """An object saved under another key: that of an object, or one of the program's own.
+
+    It is saved as it was before that, since from there on a changed key is noticed: see `late`.
+    With ``as_copy`` a copy of the changed object is saved, and has the name from then on.
+    """
+
+    name: Name
+    key: Any
+    and_back: bool = False
+    as_copy: bool = False
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.name]
+        other = machine[self.key] if isinstance(self.key, Name) else None
+        if not is_saved(instance) or (other is not None and not is_saved(other)):
+            return "not saved"
+        instance.save()
+        before = instance.pk
+        instance.pk = self.key if other is None else other.pk
+        if self.as_copy:
+            instance = copy.copy(instance)
+            machine.bind(self.name, instance)
+        instance.save()
+        if self.and_back:
+            instance.pk = before
+            instance.save()
+        return seen(instance)
+
+
+@dataclass(frozen=True, repr=False)
+class ThereAndBack(Line):
+    """A column changed and changed back, saved each time; or only at the end."""
+
+    name: Name
+    attribute: str
+    value: Any
+    saves_between: bool = True
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.name]
+        if not is_saved(instance):
+            return "not saved"
+        before = getattr(instance, self.attribute)
+        setattr(instance, self.attribute, self.value)
+        if self.saves_between:
+            instance.save()
+        setattr(instance, self.attribute, before)
+        instance.save()
+        return seen(instance)
+
+
+@dataclass(frozen=True, repr=False)
+class Swap(Line):
+    """Two objects exchange a value; by way of a third value, if there is one."""
+
+    name: Name
+    other: Name
+    attribute: str
+    temporary: Any = None
+    by_field: bool = False
+
+    def run(self, machine: Machine) -> Any:
+        one, other = machine[self.name], machine[self.other]
+        if not is_saved(one) or not is_saved(other):
+            return "not saved"
+        mine, its = getattr(one, self.attribute), getattr(other, self.attribute)
+        steps = [(one, self.temporary)] if self.temporary is not None else []
+        for instance, value in (*steps, (other, mine), (one, its)):
+            setattr(instance, self.attribute, value)
+            instance.save(update_fields=[self.attribute] if self.by_field else None)
+        return "swapped"
 
 
 @dataclass(frozen=True, repr=False)
@@ -267,6 +405,42 @@ class Delete(Line):
         if instance._state.adding or instance.pk is None:
             return "not saved"
         return instance.delete()
+
+
+@dataclass(frozen=True, repr=False)
+class DeleteBehind(Line):
+    """Delete an object's row without a word to the object.
+
+    ``how`` is "queryset", "raw" (which tells nobody) or "cursor".
+    """
+
+    name: Name
+    how: str = "queryset"
+
+    def run(self, machine: Machine) -> Any:
+        instance = machine[self.name]
+        if not is_saved(instance):
+            return "not saved"
+        rows = type(instance)._base_manager.filter(pk=instance.pk)
+        if self.how == "queryset":
+            return rows.delete()
+        if self.how == "raw":
+            return rows._raw_delete(rows.db)
+        return delete_by_cursor(instance)
+
+
+def delete_by_cursor(instance: models.Model) -> int:
+    meta = instance._meta
+    alias = instance._state.db or "default"
+    quote = connections[alias].ops.quote_name
+    keys: list[Any] = list(meta.pk_fields)
+    condition = " AND ".join(f"{quote(key.column)} = %s" for key in keys)
+    values = [
+        key.get_db_prep_value(getattr(instance, key.attname), connections[alias]) for key in keys
+    ]
+    with connections[alias].cursor() as cursor:
+        cursor.execute(f"DELETE FROM {quote(meta.db_table)} WHERE {condition}", values)
+        return int(cursor.rowcount)
 
 
 @dataclass(frozen=True, repr=False)
@@ -398,6 +572,32 @@ class UpdateOrCreate(Line):
 
     def run(self, machine: Machine) -> Any:
         return found_or_made(self, machine, manager_of(self.model).update_or_create)
+
+
+@dataclass(frozen=True, repr=False)
+class SaveElseCreate(Line):
+    """What people write in the place of `UpdateOrCreate`."""
+
+    makes = ("name",)
+    name: Name
+    model: str
+    lookup: Mapping[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    by_field: bool = False
+
+    def run(self, machine: Machine) -> Any:
+        manager = manager_of(self.model)
+        lookup, values = machine.resolve(self.lookup), machine.resolve(self.values)
+        try:
+            found = manager.get(**lookup)
+        except manager.model.DoesNotExist:
+            machine.bind(self.name, manager.create(**lookup, **values))
+            return "created"
+        for attribute, value in values.items():
+            setattr(found, attribute, value)
+        found.save(update_fields=list(values) if self.by_field else None)
+        machine.bind(self.name, found)
+        return seen(found)
 
 
 def found_or_made(line: Any, machine: Machine, method: Callable[..., tuple[Any, bool]]) -> bool:

@@ -17,6 +17,7 @@ from django.db import connection, models
 from hypothesis import strategies as st
 
 from tests.coalesce.language import (
+    SPELLINGS,
     WAYS,
     Atomic,
     BulkCreate,
@@ -25,15 +26,18 @@ from tests.coalesce.language import (
     Clean,
     Create,
     Delete,
+    DeleteBehind,
     DeleteWhere,
     Duplicate,
     Equal,
     Fetch,
+    FetchAgain,
     GetOrCreate,
     Line,
     Look,
     Name,
     New,
+    NewWithKey,
     OnCommit,
     Pickled,
     Program,
@@ -47,8 +51,12 @@ from tests.coalesce.language import (
     RelatedCreate,
     Reorder,
     Save,
+    SaveAs,
+    SaveElseCreate,
     SaveStep,
     Several,
+    Swap,
+    ThereAndBack,
     Update,
     UpdateOrCreate,
     model_of,
@@ -445,10 +453,107 @@ def numeric(scene: Scene) -> tuple[str, str] | None:
 def fetch(scene: Scene) -> Line:
     model = scene.model()
     where = scene.where(model)
-    only = tuple(list(COLUMNS[model])[:1]) if scene.once_in(4) and model != "Seat" else ()
+    only, defer = part_of_columns(scene, model)
     known = scene.made.get(model)
     name = scene.choose(known) if known and scene.once_in(2) else scene.fresh(model)
-    return Fetch(name, model, where, only)
+    union = None
+    if not (only or defer) and model != "Seat" and scene.once_in(5):
+        union = scene.where(model)
+    return Fetch(name, model, where, only, defer, union)
+
+
+def part_of_columns(scene: Scene, model: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Draw what to load only, or what not; mostly neither."""
+    kind = scene.draw(st.integers(0, 7))
+    columns = [name for name in COLUMNS[model] if model != "Seat"]
+    if kind < 6 or not columns:
+        return (), ()
+    if kind == 6:
+        return tuple(columns[:1]), ()
+    return (), (scene.choose(columns),)
+
+
+def two_of_one_row(scene: Scene) -> Line:
+    """Save two objects of one row, each with changes of its own."""
+    model = scene.model()
+    name = scene.name(model)
+    other = scene.fresh(model)
+    scene.before.append(FetchAgain(other, name, *part_of_columns(scene, model)))
+    first, second = scene.choose([(name, other), (other, name)])
+    scene.before.append(changed(scene, model, first))
+    return changed(scene, model, second)
+
+
+def changed(scene: Scene, model: str, name: Name, by_force: bool = False) -> Save:
+    """Save an object that is there, with a part of its columns or all of them."""
+    names = list(COLUMNS[model])
+    values = scene.values(model, every=False)
+    kind = scene.draw(st.integers(0, 3))
+    plain = tuple(c for c in [*values, scene.choose(names)] if c != "code" and model != "Seat")
+    if kind == 3 and plain:
+        return Save(name, values, update_fields=tuple(dict.fromkeys(plain)))
+    return Save(name, values, force_update=kind == 2 and by_force)
+
+
+def key_of_another(scene: Scene) -> Line:
+    """Save an object that was made with the key of another, without asking the database."""
+    model = scene.model()
+    of = scene.name(model)
+    values = {k: v for k, v in scene.values(model).items() if k not in ("id", "code", "row")}
+    if model == "Seat":
+        values.pop("number", None)
+    name = scene.fresh(model)
+    scene.before.append(NewWithKey(name, of, values, scene.choose(list(SPELLINGS))))
+    return changed(scene, model, name, by_force=True)
+
+
+def save_as(scene: Scene) -> Line:
+    model = scene.model()
+    name = scene.name(model)
+    bases = [base for base in scene.cast if issubclass(model_of(model), model_of(base))]
+    key: Any = scene.name(scene.choose(bases))  # a row of a parent's may have none of its own
+    if model in GIVEN and scene.once_in(2):
+        key = -scene.number("key")
+    return SaveAs(name, key, and_back=scene.once_in(3))
+
+
+def there_and_back(scene: Scene) -> Line:
+    """Change a column and change it back; the key, if the program may."""
+    model = scene.model()
+    name = scene.name(model)
+    keys = [column for column in COLUMNS[model] if column in ("code", "row")]
+    column = scene.choose(keys or list(COLUMNS[model]))
+    return ThereAndBack(name, column, scene.value(model, column), not scene.once_in(3))
+
+
+def swap(scene: Scene) -> Line:
+    among = {"Account": "email", "Tag": "word", "Slot": "position", "Turn": "number"}
+    models_of_cast = [model for model in scene.cast if model in among]
+    if not models_of_cast:
+        return two_of_one_row(scene)
+    model = scene.choose(models_of_cast)
+    column = among[model]
+    temporary = scene.number("temporary") + 900
+    return Swap(
+        scene.name(model),
+        scene.make(model),
+        column,
+        (temporary if column in ("position", "number") else f"t{temporary}")
+        if not scene.once_in(4)
+        else None,
+        by_field=scene.once_in(2),
+    )
+
+
+def stale(scene: Scene) -> Line:
+    """Delete a row behind its object's back, and go on with the object."""
+    model = scene.model()
+    name = scene.name(model)
+    hows = ["queryset", "raw", "cursor"]
+    scene.before.append(DeleteBehind(name, scene.choose(hows)))
+    if scene.once_in(5):
+        return Refresh(name)
+    return changed(scene, model, name, by_force=True)
 
 
 def about_one(scene: Scene) -> Line:
@@ -491,7 +596,11 @@ def get_or_create(scene: Scene) -> Line:
     defaults = {k: v for k, v in scene.values(model, every=False).items() if k not in lookup}
     needed = REQUIRED | PARENTS.get(model, {}).keys()
     defaults |= {k: v for k, v in scene.values(model).items() if k in needed and k not in lookup}
-    kind = scene.choose([GetOrCreate, UpdateOrCreate])
+    kind = scene.choose([GetOrCreate, UpdateOrCreate, SaveElseCreate])
+    if kind is SaveElseCreate and scene.once_in(2):  # so that there is one to be found
+        scene.before.append(SaveElseCreate(scene.fresh(model), model, lookup, defaults))
+        defaults = {k: scene.value(model, k) for k in defaults if k in COLUMNS[model]}
+        return SaveElseCreate(scene.fresh(model), model, lookup, defaults, scene.once_in(2))
     return kind(scene.fresh(model), model, lookup, defaults)
 
 
@@ -617,6 +726,12 @@ SIMPLE: tuple[Callable[[Scene], Line], ...] = (
     several,
     save_with_parent,
     save_step,
+    two_of_one_row,
+    key_of_another,
+    save_as,
+    there_and_back,
+    swap,
+    stale,
     *(fetch,) * 2,
     *(about_one,) * 3,
     delete,
@@ -643,7 +758,9 @@ def one(scene: Scene, kinds: Sequence[Callable[[Scene], Line]]) -> list[Line]:
 def guarded(scene: Scene, lines: list[Line]) -> list[Line]:
     """Put a line that may well be refused into a block of its own, mostly."""
     last = lines[-1]
-    risky = isinstance(last, Create | GetOrCreate | BulkCreate | Save | Duplicate)
+    risky = isinstance(
+        last, Create | GetOrCreate | SaveElseCreate | BulkCreate | Save | SaveAs | Swap | Duplicate
+    )
     if risky and scene.draw(st.integers(0, 2)):
         return [*lines[:-1], Atomic((last,))]
     return lines

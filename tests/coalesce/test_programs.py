@@ -231,6 +231,17 @@ Program((
     Atomic((
     ), how='coalesce', ending='raise'),
 ))""",
+    "what an outer block has queued is dropped with an inner coalesce() that is marked": """
+Program((
+    Create(p2, 'Person', {'name': 'b'}),
+    Query('Person', 'list'),
+    Save(p2, values={'name': 'a'}),
+    Atomic((
+        Save(p2, values={'name': 'b'}),
+    )),
+    Atomic((
+    ), how='coalesce', ending='rollback'),
+))""",
     "an object whose key was changed is said to be updated": """
 Program((
     Create(country1, 'Country', {'code': 'w1'}),

@@ -10,7 +10,7 @@ After the block all keys have arrived. A row that was rolled back has None for a
 
 The same descriptor sees an object get another key (``obj.pk = 7; obj.save()``): it may be another
 row from then on, or none yet. What was changed before the block, or before the block has first
-saved an object of the model, is not seen.
+saved an object of the model, is not seen; nor is it of a copy that is made after the change.
 """
 
 from __future__ import annotations

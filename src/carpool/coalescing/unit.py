@@ -885,14 +885,14 @@ class Unit:
         self._begin = None  # nothing was written
 
     def write(self) -> None:
-        """Write what is queued; or drop it, if the transaction will be rolled back."""
-        if self.connection.needs_rollback or self.connection.closed_in_transaction:
+        """Write what is queued, unless the transaction or a savepoint will be rolled back."""
+        if self.connection.closed_in_transaction:
             self.discard()
-        else:
+        elif not self.connection.needs_rollback:
             self.flush(None)
 
     def discard(self) -> None:
-        """Drop what is queued: the transaction, or its youngest savepoint, is undone."""
+        """Drop what is queued: the transaction is undone."""
         give_no_keys(self._clear())
 
     def begin_group(self) -> None:
