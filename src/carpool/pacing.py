@@ -2,7 +2,8 @@
 
 Long enough that a round trip to a worker (0.35–1.4 ms) and a COMMIT cost nothing, short enough
 that locks are held briefly, progress moves and Ctrl-C is answered. The estimate is joblib's: an
-exponential moving average of a chunk's seconds, of the current size only, changed by at most ×2.
+exponential moving average of a chunk's seconds, of the current size only, changed by at most ×2; or
+×4, as long as even that is far below what a chunk should take.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Pacer:
         else:
             self._average = 0.8 * self._average + 0.2 * seconds
         if self._average < target / 2 and self.size < LARGEST:
-            self._resize(self.size * 2)
+            self._resize(self.size * (4 if self._average < target / 8 else 2))
         elif self._average > target * 1.5 and self.size > 1:
             self._resize(self.size // 2)
 

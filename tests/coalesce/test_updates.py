@@ -1334,3 +1334,17 @@ def test_no_columns_at_all() -> None:
     place = Place.objects.create(name="p")
     with pytest.raises(ValueError, match="not exist"), carpool.coalesce():
         place.save(update_fields=["nothing"])  # type: ignore[misc]
+
+
+def test_a_change_sent_at_once_waits_for_what_makes_room_for_it() -> None:
+    """An UPDATE that can't be queued meets the unique columns as they are by then."""
+    first = Account.objects.create(name="a", email="a", number=1)
+    second = Account.objects.create(name="b", email="b", number=2)
+
+    with carpool.coalesce():
+        first.number = 3
+        first.save(update_fields=["number"])
+        second.number = F("number") - 1
+        second.save(update_fields=["number"])
+
+    assert sorted(Account.objects.values_list("pk", "number")) == [(first.pk, 3), (second.pk, 1)]

@@ -28,7 +28,15 @@ from django.db.models.lookups import Exact, In, IntegerFieldExact
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.where import WhereNode
 
-from carpool.coalescing.rows import INTEGERS, TEXTS, Field, Table, folded, targets
+from carpool.coalescing.rows import (
+    INTEGERS,
+    TEXTS,
+    Field,
+    Table,
+    folded,
+    targets,
+    uniquely_constrained,
+)
 
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _NAME = re.compile(r'"([^"]+)"|`([^`]+)`|(\w+)')
@@ -209,8 +217,9 @@ def touched(compiler: Any, sql: str, tables: dict[str, Table]) -> str | None:
     if isinstance(query, UpdateQuery):
         update: Any = query
         model = update.get_meta().model
-        if any(field.unique for field, _, _ in update.values):
-            return some  # rows may point at what changes
+        unique = uniquely_constrained(model)
+        if unique is None or any(field.column in unique for field, _, _ in update.values):
+            return some  # rows may point at what changes, or be in its way until they are changed
         pointed = targets(model)
         for name in tables:
             if name in pointed and any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -117,7 +118,8 @@ class Checks:
         return self._rules[number](value)
 
 
-def uniquely_constrained(model: type[models.Model]) -> set[str] | None:
+@lru_cache(maxsize=1024)
+def uniquely_constrained(model: type[models.Model]) -> frozenset[str] | None:
     """Return the columns that decide whether two rows of a table are in each other's way.
 
     None if that can't be told: a constraint of a class of its own.
@@ -133,11 +135,11 @@ def uniquely_constrained(model: type[models.Model]) -> set[str] | None:
         names.update(constraint.fields)
         names.update(_names_in(constraint.condition))
         names.update(*map(_names_in, constraint.expressions))
-    return {
+    return frozenset(
         str(field.column)
         for field in meta.local_concrete_fields
         if field.name in names or field.attname in names
-    }
+    )
 
 
 def _names_in(expression: Any) -> set[str]:
