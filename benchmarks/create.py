@@ -76,7 +76,7 @@ def mpire_pool(task: Task) -> None:
 
 
 def run_carpool(
-    task: Task, executor: Literal["inline", "threads", "processes"], **options: Any
+    task: Task, executor: Literal["auto", "inline", "threads", "processes"], **options: Any
 ) -> None:
     """Run the task in the engine; an item that failed is an error here."""
     import carpool
@@ -102,6 +102,12 @@ def carpool_inline(task: Task) -> None:
 def carpool_threads(task: Task) -> None:
     """Run the chunks in threads."""
     run_carpool(task, "threads")
+
+
+@suite.row("carpool.run, default executor", group="carpool", workers="processes", needs=["carpool"])
+def carpool_default(task: Task) -> None:
+    """Begin in this process, and go on in processes as soon as they have started."""
+    run_carpool(task, "auto")
 
 
 @suite.row("carpool.run, processes", group="carpool", workers="processes", needs=["carpool"])

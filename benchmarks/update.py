@@ -24,6 +24,14 @@ suite.row("the loop in one transaction", group="reference")(create.one_transacti
 suite.row("carpool.run, inline", group="carpool", needs=["carpool"])(create.carpool_inline)
 
 
+@suite.row(
+    "carpool.run, default executor, two workers", group="carpool", workers=2, needs=["carpool"]
+)
+def carpool_default(task: Task) -> None:
+    """Begin in this process, and go on in two as soon as they have started."""
+    create.run_carpool(task, "auto")
+
+
 @suite.row("carpool.run, two processes", group="carpool", workers=2, needs=["carpool"])
 def carpool_two_processes(task: Task) -> None:
     """Run the chunks in two processes, which load the rows of the keys that they are sent."""

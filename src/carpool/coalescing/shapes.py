@@ -134,7 +134,7 @@ class UpdateShape(Shape):
                     return None  # Django says that it is not a value
                 value = value.prepare_database_save(field)
             found.append(value)
-        return self.values.all_prepared(found)
+        return self.values.ready(found)
 
 
 class NewRow(Row):

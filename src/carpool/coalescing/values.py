@@ -69,7 +69,7 @@ class Preparer:
         self._stamps = [column.field for column in self._columns if column.is_stamp(add=add)]
         is_quick = not any(column.pre_save and not column.is_timed for column in self._columns)
         self._pick = _picker([field.attname for field in fields]) if is_quick else None
-        self._known: dict[tuple[type, ...], _Work | None] = {}
+        self._known: dict[tuple[type, ...], list[tuple[int, _Column]]] = {}
 
     def quick(self, obj: models.Model) -> list[Any] | None:
         """Return an instance's prepared values; None where it has to be done field by field."""
@@ -84,34 +84,24 @@ class Preparer:
         return self.ready(picked)
 
     def ready(self, picked: Sequence[Any]) -> list[Any] | None:
-        """Return values prepared; None where it has to be done field by field."""
+        """Return values prepared; None if there is one that can't be queued."""
         classes = tuple(map(type, picked))
         try:
             work = self._known[classes]
         except KeyError:
-            work = self._work_for(classes)
+            work = [
+                (number, column)
+                for number, (column, kind) in enumerate(zip(self._columns, classes, strict=True))
+                if not column.takes_as_it_is(kind)
+            ]
             if len(self._known) < MOST_CLASSES:
                 self._known[classes] = work
-        if work is None:
-            return None
         values = list(picked)
-        for number, quick in work:
-            value = quick(values[number])
-            if value is None:
+        for number, column in work:
+            value = values[number] = column.prepared(values[number], self._connection)
+            if value is MISSING:
                 return None
-            values[number] = value
         return values
-
-    def _work_for(self, classes: tuple[type, ...]) -> _Work | None:
-        work: _Work = []
-        for number, (column, kind) in enumerate(zip(self._columns, classes, strict=True)):
-            if kind is column.plain:
-                continue
-            if column.quick is None or (kind is type(None) and not column.field.null):
-                return None
-            if kind is not type(None):
-                work.append((number, column.quick))
-        return work
 
     def one_by_one(self, obj: models.Model, given: Given, *, raw: bool = False) -> list[Any] | None:
         """Return an instance's prepared values; None if there is one that can't be queued.
@@ -135,19 +125,6 @@ class Preparer:
             values.append(value)
         return values if queueable else None
 
-    def all_prepared(self, values: Sequence[Any]) -> list[Any] | None:
-        """Return values prepared; None if there is one that can't be queued."""
-        quickly = self.ready(values)
-        if quickly is not None:
-            return quickly
-        found = []
-        for column, value in zip(self._columns, values, strict=True):
-            prepared = column.prepared(value, self._connection)
-            if prepared is MISSING:
-                return None
-            found.append(prepared)
-        return found
-
 
 def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]] | None:
     """Return what takes these values out of a dict, as a tuple."""
@@ -155,9 +132,6 @@ def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]
         (name,) = names
         return lambda data: (data[name],)
     return itemgetter(*names) if names else None
-
-
-_Work = list[tuple[int, Callable[[Any], Any]]]
 
 
 class _Column:
@@ -185,6 +159,12 @@ class _Column:
         field = self.field
         return self.is_timed and (field.auto_now or (field.auto_now_add and add))
 
+    def takes_as_it_is(self, kind: type) -> bool:
+        """Tell whether values of a class need no look."""
+        if kind is type(None):
+            return self.quick is not None and self.field.null
+        return kind is self.plain
+
     def prepared(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
         """Return one value prepared, or MISSING if it can't be queued."""
         if type(value) is self.plain:
@@ -195,7 +175,7 @@ class _Column:
             return ready
         if value is None and quick is not None:
             return None if field.null else MISSING  # the error is raised at its place
-        if hasattr(value, "resolve_expression"):
+        if hasattr(value, "resolve_expression") or hasattr(value, "prepare_database_save"):
             return MISSING
         value = frozen(field.get_db_prep_save(value, connection=connection))
         if hasattr(value, "as_sql") or (value is None and not field.null):
