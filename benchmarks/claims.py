@@ -87,14 +87,14 @@ def create_claims(tables: Sequence[Table]) -> list[Claim]:
         cheap, cpu = find(tables, "cheap", product), find(tables, "cpu", product)
         claims += [
             at_least(
-                f"{product}: run() ÷ recipe, no setup",
+                f"{product}: processes ÷ recipe, no setup",
                 RECIPE_RATIOS[product],
-                quotient(cheap, "carpool_default", "recipe"),
+                quotient(cheap, "carpool_processes", "recipe"),
             ),
             at_least(
-                f"{product}: run() ÷ bulk_create without signals, no setup",
+                f"{product}: processes ÷ bulk_create without signals, no setup",
                 BULK_RATIO,
-                quotient(cheap, "carpool_default", "bulk_create"),
+                quotient(cheap, "carpool_processes", "bulk_create"),
             ),
             at_least(
                 f"{product}: coalesce() ÷ the loop in one transaction, no setup",
@@ -127,14 +127,14 @@ def update_claims(tables: Sequence[Table]) -> list[Claim]:
         table = find(tables, "one-field", product)
         claims += [
             at_least(
-                f"{product}: run(), two workers ÷ bulk_update without signals, one changed field",
+                f"{product}: two processes ÷ bulk_update without signals, one changed field",
                 BULK_UPDATE_RATIO,
-                quotient(table, "carpool_default", "bulk_update"),
+                quotient(table, "carpool_two_processes", "bulk_update"),
             ),
             at_least(
-                f"{product}: run(), two workers ÷ the loop in one transaction, one changed field",
+                f"{product}: two processes ÷ the loop in one transaction, one changed field",
                 LOOP_OF_UPDATES_RATIOS[product],
-                quotient(table, "carpool_default", "one_transaction"),
+                quotient(table, "carpool_two_processes", "one_transaction"),
             ),
         ]
     return claims

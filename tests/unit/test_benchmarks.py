@@ -128,14 +128,14 @@ def test_a_failed_round_is_named_and_the_others_count() -> None:
 @pytest.mark.parametrize(
     ("product", "text", "slower", "faster", "required"),
     [
-        ("SQLite", "run() ÷ recipe", "recipe", "carpool_default", 15),
-        ("PostgreSQL", "run() ÷ recipe", "recipe", "carpool_default", 15),
-        ("MariaDB", "run() ÷ recipe", "recipe", "carpool_default", 8),
+        ("SQLite", "processes ÷ recipe", "recipe", "carpool_processes", 15),
+        ("PostgreSQL", "processes ÷ recipe", "recipe", "carpool_processes", 15),
+        ("MariaDB", "processes ÷ recipe", "recipe", "carpool_processes", 8),
         (
             "MariaDB",
-            "run() ÷ bulk_create without signals",
+            "processes ÷ bulk_create without signals",
             "bulk_create",
-            "carpool_default",
+            "carpool_processes",
             1,
         ),
         (
@@ -196,10 +196,10 @@ def test_two_processes_must_update_so_many_times_faster(
 ) -> None:
     """One changed field is judged, on each database, and the other table isn't."""
     for ratio, verdict in [(required * 1.01, "pass"), (required * 0.99, "FAIL")]:
-        results = result(slower, 10.0), result("carpool_default", 10.0 / ratio, workers=2)
+        results = result(slower, 10.0), result("carpool_two_processes", 10.0 / ratio, workers=2)
         one_field = table(*results, product=product, workload="one-field")
         all_fields = table(*results, product=product, workload="all-fields")
-        text_ = f"{product}: run(), two workers ÷ {text}, one changed field"
+        text_ = f"{product}: two processes ÷ {text}, one changed field"
         claim = judged(update_claims([one_field]), text_)
         assert claim.verdict == verdict
         assert claim.required == f"at least {required:g}"
