@@ -57,7 +57,9 @@ def test_any_set_of_refused_rows(
 ) -> None:
     """Wherever they are, however many, and whether or not the database tells which."""
     if not hint:
-        monkeypatch.setattr("carpool.coalescing.flushing.Flusher._suspect", lambda self, error: object())
+        monkeypatch.setattr(
+            "carpool.coalescing.flushing.Flusher._suspect", lambda self, error: object()
+        )
     Tag.objects.bulk_create([Tag(word=f"w{n:03}") for n in bad])
 
     report = run(make_tag, [f"w{n:03}" for n in range(100)], chunk_size=100)
