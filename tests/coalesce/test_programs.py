@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import DatabaseError, connections, models, transaction
+from django.db import DatabaseError, Error, connections, models, transaction
 from hypothesis import HealthCheck, Phase, find, given, settings
 
 from carpool.coalescing import EarlyFlush, Figures, Unit, barrier, coalesce
@@ -216,6 +216,11 @@ Program((
         )),
     ), how='savepoint', ending='rollback'),
 ))""",
+    "a row with a late key is inserted once more": """
+Program((
+    Create(order1, 'Order', {'name': 'a'}),
+    Save(order1, force_insert=True),
+))""",
     "a key is asked for after a flush was refused": """
 Program((
     Create(author1, 'Author', {'name': 'a'}),
@@ -335,16 +340,24 @@ WRONG = [
 ]
 
 
+def goes_wrong(program: Program, unit: Opener) -> bool:
+    """Tell whether a unit differs, or leaves the connection in a state that can't be looked at."""
+    try:
+        return differs(program, unit) is not None
+    except Error:
+        return True
+
+
 @pytest.mark.parametrize("unit", WRONG, ids=lambda unit: unit.__name__)
 def test_the_comparison_sees_a_wrong_unit(unit: Opener) -> None:
     """Programs are found that tell a wrong unit of work from a right one, and they are short."""
     program = find(
         programs(),
-        lambda program: differs(program, unit) is not None and differs(program, coalesce) is None,
+        lambda program: goes_wrong(program, unit) and not goes_wrong(program, coalesce),
         settings=settings(profile(2000), derandomize=True, phases=[Phase.generate, Phase.shrink]),
     )
 
-    assert len(program.lines) <= 4, program
+    assert len(program.lines) <= 6, program
 
 
 def test_the_programs_give_the_unit_something_to_do() -> None:

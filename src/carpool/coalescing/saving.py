@@ -197,7 +197,7 @@ class Plan:
     ) -> bool | None:
         """Queue an object's row; return whether it is an UPDATE, or None if it isn't queued."""
         key = obj.__dict__.get(self._key, MISSING)
-        if key is MISSING:
+        if key is MISSING or key.__class__ is LateKey:
             return None
         if key is None:
             if self._key_has_default or force_update or update_fields:
@@ -205,8 +205,6 @@ class Plan:
             return self._insert(obj, with_key=False)
         if force_insert or (self._key_has_default and not force_update and obj._state.adding):
             return self._insert(obj, with_key=True)
-        if key.__class__ is LateKey:
-            return None
         forced = ""
         # Django raises for force_update first.
         if force_update or update_fields:
