@@ -399,8 +399,7 @@ class Attempt:
             ]
             for position in victims:
                 del self.faults[position]
-            for start in range(0, len(victims), SMALL_GROUP):
-                self._run_group(victims[start : start + SMALL_GROUP])
+            self._run_small_groups(victims)
 
     def _run_alone(self) -> None:
         """Run again, by itself and with nothing queued, what has changed a row that isn't there.
@@ -460,9 +459,13 @@ class Attempt:
             self.grouping.group_passed(len(group))
 
     def _run_the_others(self, group: list[int]) -> None:
-        rest = [p for p in group if p not in self.faults and p not in self.to_run_alone]
-        for start in range(0, len(rest), SMALL_GROUP):
-            self._run_group(rest[start : start + SMALL_GROUP])
+        self._run_small_groups(
+            [p for p in group if p not in self.faults and p not in self.to_run_alone]
+        )
+
+    def _run_small_groups(self, positions: list[int]) -> None:
+        for start in range(0, len(positions), SMALL_GROUP):
+            self._run_group(positions[start : start + SMALL_GROUP])
 
     def _group_failed(self, group: list[int]) -> None:
         self.observer.idle()

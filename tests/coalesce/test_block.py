@@ -7,7 +7,6 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,13 +17,13 @@ from django.core import serializers
 from django.db import DatabaseError, IntegrityError, connection, connections, models, transaction
 from django.db.models import Count, F
 from django.db.models.signals import m2m_changed, post_save
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 import carpool
 from carpool.coalescing import Unit, unit_of
 from tests.app import reactions
 from tests.app.models import Account, Author, Book, SignalLog, Tag
+from tests.coalesce.sent import statements
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -40,19 +39,6 @@ def _nobody_reads_an_authors_key() -> Iterator[None]:
 def users(number: int) -> None:
     for n in range(number):
         User.objects.create(username=f"u{n}", email=f"{n}@example.org")
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """Collect what is sent in the block, BEGIN and COMMIT left out."""
-    found: list[str] = []
-    with CaptureQueriesContext(connection) as queries:
-        yield found
-    found += [
-        q["sql"]
-        for q in queries.captured_queries
-        if q["sql"] not in ("BEGIN", "COMMIT", "ROLLBACK")
-    ]
 
 
 # Statements.

@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync
 from django.db import DatabaseError, IntegrityError, connection, connections, models, transaction
 from django.db.models import F
 from django.db.models.signals import post_save
-from django.test.utils import CaptureQueriesContext, isolate_apps
+from django.test.utils import isolate_apps
 from django.utils import timezone
 
 import carpool
@@ -46,6 +46,7 @@ from tests.app.models import (
     Ticket,
     TicketStub,
 )
+from tests.coalesce.sent import statements
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -56,19 +57,6 @@ def _nobody_reads_an_authors_key() -> Iterator[None]:
     post_save.disconnect(reactions.make_profile, sender=Author)
     yield
     post_save.connect(reactions.make_profile, sender=Author)
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """Collect what is sent in the block, BEGIN and COMMIT left out."""
-    found: list[str] = []
-    with CaptureQueriesContext(connection) as queries:
-        yield found
-    found += [
-        q["sql"]
-        for q in queries.captured_queries
-        if q["sql"] not in ("BEGIN", "COMMIT", "ROLLBACK")
-    ]
 
 
 def updates(sent: list[str]) -> list[str]:

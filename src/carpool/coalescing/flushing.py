@@ -13,7 +13,7 @@ A change whose row isn't there is what ``save()`` would have noticed: see `Flush
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -71,16 +71,14 @@ class Flusher:
         now is told by an exception.
         """
         unit = self._unit
-        rows = sorted(
-            (row for table in tables.values() for row in table.rows), key=lambda row: row.number
-        )
+        rows = _as_queued(tables)
         tries = [list(dict.fromkeys(row.tag for row in rows))]
         whole = len(tries[0])
         sid = self._savepoint()
         error = None
         while tries:
             tags = tries.pop()
-            part = tables if len(tags) == whole else of_tags(tables, set(tags))
+            part = tables if len(tags) == whole else _of_tags(tags, tables)
             error = self._refusal(part, sid)
             if error is not None and len(tags) == 1 and _may_be_in_its_own_way(part):
                 error = self._refusal(part, sid, as_queued=True)
@@ -153,8 +151,7 @@ class Flusher:
 
     def _write_as_queued(self, tables: dict[str, Table]) -> None:
         self._begin()
-        rows = sorted((r for table in tables.values() for r in table.rows), key=lambda r: r.number)
-        for run in runs(rows):
+        for run in runs(_as_queued(tables)):
             if isinstance(run[0], NewRow):
                 self._insert(run)
             else:
@@ -205,6 +202,13 @@ class Flusher:
         return NewRow(row.number, shape, values, row.tag, None)
 
 
+def _as_queued(tables: dict[str, Table]) -> list[Row]:
+    """Return the rows of all tables in the order of queueing."""
+    return sorted(
+        (row for table in tables.values() for row in table.rows), key=lambda row: row.number
+    )
+
+
 def _of(table: Table, kind: Any) -> list[Any]:
     return [row for row in table.rows if type(row) is kind]
 
@@ -226,6 +230,11 @@ def _cut(tags: list[Hashable], suspect: Hashable) -> list[list[Hashable]]:
     return [part for part in parts if part]
 
 
+def _of_tags(tags: Iterable[Hashable], tables: dict[str, Table]) -> dict[str, Table]:
+    wanted = set(tags)
+    return rows_that(lambda row: row.tag in wanted, tables)
+
+
 def give_no_keys(tables: dict[str, Table]) -> None:
     """Tell the late keys of rows that will not be written; those that are known stay."""
     for table in tables.values():
@@ -234,11 +243,7 @@ def give_no_keys(tables: dict[str, Table]) -> None:
                 row.late.arrive(None)
 
 
-def of_tags(tables: dict[str, Table], tags: Iterable[Hashable]) -> dict[str, Table]:
-    """Return the rows of some tags."""
-    found = {}
-    for name, table in tables.items():
-        part = table.part(lambda row: row.tag in tags)
-        if part.rows:
-            found[name] = part
-    return found
+def rows_that(belong: Callable[[Row], bool], tables: dict[str, Table]) -> dict[str, Table]:
+    """Return some of the rows; tables that have none of them are left out."""
+    parts = {name: table.part(belong) for name, table in tables.items()}
+    return {name: part for name, part in parts.items() if part.rows}

@@ -112,8 +112,7 @@ class UpdateShape(Shape):
         parts = key if len(self.keys) > 1 else (key,)
         found = []
         for field, part in zip(self.keys, parts, strict=True):
-            while field.remote_field is not None:
-                field = field.target_field
+            field = _pointed_at(field)
             if type(part) is not int or field.get_internal_type() not in _COUNTED:
                 if hasattr(part, "resolve_expression"):
                     return None
@@ -194,16 +193,21 @@ class ChangedRow(Row):
 _COUNTED = frozenset(["AutoField", "BigAutoField", "IntegerField", "BigIntegerField"])
 
 
+def _pointed_at(field: Field) -> Field:
+    """Return the field that a foreign key takes its values from, or the field itself."""
+    while field.remote_field is not None:
+        field = field.target_field
+    return field
+
+
 def _is_made(key: Field) -> bool:
     """Tell whether a key comes from the database or a default."""
-    while key.remote_field is not None:
-        key = key.target_field
+    key = _pointed_at(key)
     return isinstance(key, models.AutoField) or key.has_default() or key.has_db_default()
 
 
 def _has_spellings(key: Field, connection: BaseDatabaseWrapper) -> bool:
-    while key.remote_field is not None:
-        key = key.target_field
+    key = _pointed_at(key)
     # MySQL's and MariaDB's default collations ignore case and accents.
     is_text = key.get_internal_type() in TEXTS
     return is_text and bool(connection.vendor == "mysql" or getattr(key, "db_collation", None))

@@ -51,7 +51,7 @@ from django.db.transaction import TransactionManagementError
 from carpool.coalescing import barrier, cursors, keys, late, saving, writers
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
-from carpool.coalescing.flushing import Flusher, give_no_keys
+from carpool.coalescing.flushing import Flusher, give_no_keys, rows_that
 from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.registry import register, unregister
 from carpool.coalescing.rows import Row, Shape, Table
@@ -1092,8 +1092,7 @@ class Unit:
 
 def _between(tables: dict[str, Table], lowest: int, end: int) -> dict[str, Table]:
     """Return the rows of some numbers."""
-    parts = {name: t.part(lambda row: lowest <= row.number < end) for name, t in tables.items()}
-    return {name: part for name, part in parts.items() if part.rows}
+    return rows_that(lambda row: lowest <= row.number < end, tables)
 
 
 def _may_become(row: Row, number: int, new: Any) -> bool:

@@ -204,11 +204,6 @@ class ByJoin(_Updater):
         )
 
 
-def _shape(row: ChangedRow) -> UpdateShape:
-    assert isinstance(row.shape, UpdateShape)
-    return row.shape
-
-
 def by_key(rows: Sequence[ChangedRow]) -> list[ChangedRow]:
     """Return rows of one shape in the order of their keys; in their own if keys have none."""
     try:
