@@ -9,11 +9,11 @@ from benchmarks.workload import SHAPES
 
 PRODUCTS = ("SQLite", "PostgreSQL", "MariaDB")
 
-#: Processes against the recipe, for items that cost next to nothing.
+#: run() on default settings against the recipe, for items that cost next to nothing.
 RECIPE_RATIOS = {"SQLite": 15.0, "PostgreSQL": 15.0, "MariaDB": 8.0}
 #: The same without coalescing, which is what the pool alone gives.
 RECIPE_RATIO_NOT_COALESCED = 1.5
-#: Processes against bulk_create, which sends no signals.
+#: run() against bulk_create, which sends no signals.
 BULK_RATIO = 1.0
 #: coalesce() in one process, against the loop in one transaction.
 LOOP_RATIOS = {"SQLite": 2.5, "PostgreSQL": 5.0, "MariaDB": 3.0}
@@ -87,14 +87,14 @@ def create_claims(tables: Sequence[Table]) -> list[Claim]:
         cheap, cpu = find(tables, "cheap", product), find(tables, "cpu", product)
         claims += [
             at_least(
-                f"{product}: processes ÷ recipe, no setup",
+                f"{product}: run() ÷ recipe, no setup",
                 RECIPE_RATIOS[product],
-                quotient(cheap, "carpool_processes", "recipe"),
+                quotient(cheap, "carpool_default", "recipe"),
             ),
             at_least(
-                f"{product}: processes ÷ bulk_create without signals, no setup",
+                f"{product}: run() ÷ bulk_create without signals, no setup",
                 BULK_RATIO,
-                quotient(cheap, "carpool_processes", "bulk_create"),
+                quotient(cheap, "carpool_default", "bulk_create"),
             ),
             at_least(
                 f"{product}: coalesce() ÷ the loop in one transaction, no setup",
@@ -127,14 +127,14 @@ def update_claims(tables: Sequence[Table]) -> list[Claim]:
         table = find(tables, "one-field", product)
         claims += [
             at_least(
-                f"{product}: two processes ÷ bulk_update without signals, one changed field",
+                f"{product}: run() ÷ bulk_update without signals, one changed field",
                 BULK_UPDATE_RATIO,
-                quotient(table, "carpool_two_processes", "bulk_update"),
+                quotient(table, "carpool_default", "bulk_update"),
             ),
             at_least(
-                f"{product}: two processes ÷ the loop in one transaction, one changed field",
+                f"{product}: run() ÷ the loop in one transaction, one changed field",
                 LOOP_OF_UPDATES_RATIOS[product],
-                quotient(table, "carpool_two_processes", "one_transaction"),
+                quotient(table, "carpool_default", "one_transaction"),
             ),
         ]
     return claims
@@ -143,7 +143,7 @@ def update_claims(tables: Sequence[Table]) -> list[Claim]:
 def slower_way(table: Table | None) -> float | None:
     """Return the slower of coalesce() and run() against the loop; None if one has no figure."""
     ratios = [
-        quotient(table, key, "one_transaction") for key in ("carpool_coalesce", "carpool_processes")
+        quotient(table, key, "one_transaction") for key in ("carpool_coalesce", "carpool_default")
     ]
     known = [ratio for ratio in ratios if ratio is not None]
     return min(known) if len(known) == len(ratios) else None
@@ -153,7 +153,7 @@ def shapes_claims(tables: Sequence[Table]) -> list[Claim]:
     """Judge a run of the shapes suite."""
     return [
         at_least(
-            f"{product}, {shape.title}: the slower of coalesce() and processes ÷ the loop",
+            f"{product}, {shape.title}: the slower of coalesce() and run() ÷ the loop",
             SHAPE_RATIO,
             slower_way(find(tables, shape.name, product)),
         )

@@ -1,6 +1,6 @@
 """Items of several shapes: what each does beside one INSERT keeps a batch together, or breaks it.
 
-The shapes are `workload.SHAPES`, a table each. The rows are the same three for all.
+The shapes are `workload.SHAPES`, a table each. The rows are the same for all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ suite = Suite("shapes")
 
 suite.row("the loop in one transaction", group="reference")(create.one_transaction)
 suite.row("coalesce(), one process", group="carpool", needs=["carpool"])(create.carpool_coalesce)
+suite.row("carpool.run, default executor", group="carpool", workers="processes", needs=["carpool"])(
+    create.carpool_default
+)
 suite.row("carpool.run, processes", group="carpool", workers="processes", needs=["carpool"])(
     create.carpool_processes
 )

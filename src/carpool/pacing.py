@@ -22,6 +22,11 @@ MOST_BYTES = 1 << 20
 """Pickled bytes a chunk may hold at most (unless one item alone is larger)."""
 
 
+SMALLEST_SHARE = 16
+"""Near a known end chunks become smaller, down to this part of a paced one: one worker may be idle
+for so long. Smaller ones cost more, in round trips and COMMITs, than they even out."""
+
+
 CAREFUL_SIZE = 16
 """Items a chunk holds after one was refused at COMMIT. A refused chunk is run again in halves, so
 an item more costs that much more work; an item less costs its share of a COMMIT."""
@@ -78,4 +83,5 @@ class Pacer:
         """
         if self.fixed or workers < 2 or remaining is None or remaining < 1:
             return self.size
-        return max(1, min(self.size, -(-remaining // (2 * workers))))
+        share = max(-(-remaining // (2 * workers)), self.size // SMALLEST_SHARE)
+        return max(1, min(self.size, share))

@@ -72,8 +72,8 @@ def run(
         items: an iterable, read once and lazily; or a QuerySet, which is cut by primary key: each
             worker loads its own chunk and calls ``function(instance)``.
         executor: ``"inline"`` (the caller itself), ``"threads"``, ``"processes"``, or any
-            ``concurrent.futures.Executor``. ``"auto"``: begin in the caller; hand over to
-            processes if it takes longer than a quarter second; inside ``atomic()``, stay inline.
+            ``concurrent.futures.Executor``. ``"auto"``: begin in the caller, and hand
+            over to processes if it takes long; inside ``atomic()``, stay inline.
         workers: how many; default the processors that this process may use.
         start_method: of processes; default forkserver, with Django preloaded.
         setup: called once in each worker before its first item.
@@ -257,6 +257,7 @@ class _Run:
                 if not self._executor.alone:
                     surroundings.enter_context(databases.no_open_cursors(self._options.aliases))
                 self._total = self._source.total()
+                self._executor.expect(self._total)
                 self._progress.start(self._total)
                 yield from self._show(self._loop(pause))
             except GeneratorExit:

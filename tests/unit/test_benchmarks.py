@@ -128,14 +128,14 @@ def test_a_failed_round_is_named_and_the_others_count() -> None:
 @pytest.mark.parametrize(
     ("product", "text", "slower", "faster", "required"),
     [
-        ("SQLite", "processes ÷ recipe", "recipe", "carpool_processes", 15),
-        ("PostgreSQL", "processes ÷ recipe", "recipe", "carpool_processes", 15),
-        ("MariaDB", "processes ÷ recipe", "recipe", "carpool_processes", 8),
+        ("SQLite", "run() ÷ recipe", "recipe", "carpool_default", 15),
+        ("PostgreSQL", "run() ÷ recipe", "recipe", "carpool_default", 15),
+        ("MariaDB", "run() ÷ recipe", "recipe", "carpool_default", 8),
         (
             "MariaDB",
-            "processes ÷ bulk_create without signals",
+            "run() ÷ bulk_create without signals",
             "bulk_create",
-            "carpool_processes",
+            "carpool_default",
             1,
         ),
         (
@@ -191,15 +191,15 @@ def test_a_row_must_be_so_many_times_faster(
         ("MariaDB", "the loop in one transaction", "one_transaction", 5),
     ],
 )
-def test_two_processes_must_update_so_many_times_faster(
+def test_a_run_must_update_so_many_times_faster(
     product: str, text: str, slower: str, required: float
 ) -> None:
     """One changed field is judged, on each database, and the other table isn't."""
     for ratio, verdict in [(required * 1.01, "pass"), (required * 0.99, "FAIL")]:
-        results = result(slower, 10.0), result("carpool_two_processes", 10.0 / ratio, workers=2)
+        results = result(slower, 10.0), result("carpool_default", 10.0 / ratio, workers=2)
         one_field = table(*results, product=product, workload="one-field")
         all_fields = table(*results, product=product, workload="all-fields")
-        text_ = f"{product}: two processes ÷ {text}, one changed field"
+        text_ = f"{product}: run() ÷ {text}, one changed field"
         claim = judged(update_claims([one_field]), text_)
         assert claim.verdict == verdict
         assert claim.required == f"at least {required:g}"
@@ -212,9 +212,9 @@ def test_no_shape_may_be_slower_either_way() -> None:
     loop, block, pool = (
         result("one_transaction", 9.0),
         result("carpool_coalesce", 3.0),
-        result("carpool_processes", 10.5),
+        result("carpool_default", 10.5),
     )
-    text = f"SQLite, {shape.title}: the slower of coalesce() and processes ÷ the loop"
+    text = f"SQLite, {shape.title}: the slower of coalesce() and run() ÷ the loop"
     both = table(loop, block, pool, workload=shape.name)
     assert judged(shapes_claims([both]), text).measured == "0.86"
     assert judged(shapes_claims([both]), text).verdict == "FAIL"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from carpool.pacing import CAREFUL_SIZE, IMPATIENT, LARGEST, TARGET, Pacer
+from carpool.pacing import CAREFUL_SIZE, IMPATIENT, LARGEST, SMALLEST_SHARE, TARGET, Pacer
 
 seconds = st.floats(0, 100, allow_nan=False)
 targets = st.sampled_from([TARGET, IMPATIENT])
@@ -126,8 +126,12 @@ def test_a_limit_is_never_beyond_the_size(size: int, remaining: int | None, work
 def test_near_the_end_there_is_a_chunk_for_every_worker(remaining: int, workers: int) -> None:
     """What is left is cut so that every worker gets a part, if there is enough of it."""
     limit = grown(LARGEST).limit(remaining, workers)
-    assume(remaining >= workers)
-    assert -(-remaining // limit) >= min(remaining, workers)
+    assert -(-remaining // limit) >= min(remaining // (LARGEST // SMALLEST_SHARE), workers)
+
+
+def test_slow_items_are_shared_out_one_by_one() -> None:
+    """Where a chunk is a few items, each of them is worth a worker."""
+    assert grown(8).limit(3, 4) == 1
 
 
 @pytest.mark.parametrize("remaining", [0, -1, -10_000])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from carpool.executors.preload import PATH_VARIABLE
+from carpool.executors.preload import DONE_VARIABLE, PATH_VARIABLE
 
 LOOK = """
 import os
@@ -81,6 +81,35 @@ def test_what_goes_wrong_is_left_to_the_workers(project: Path, path: str, settin
     """They say it properly; a fork server that dies would say nothing."""
     found = look(project, **{PATH_VARIABLE: path, "DJANGO_SETTINGS_MODULE": settings})
     assert found == ["False False"]
+
+
+def test_it_tells_when_it_is_done(project: Path) -> None:
+    """Well or not: whoever waits for it must not wait for ever."""
+    for number, path in enumerate(("[]", "nonsense")):
+        done = project / f"done {number}"
+        look(project, **{PATH_VARIABLE: path, DONE_VARIABLE: str(done)})
+        assert done.exists()
+
+
+def test_a_pool_that_was_prepared_has_not_to_be_waited_for() -> None:
+    """In a program of its own: the file is there as soon as a worker can be forked at once."""
+    code = (
+        "import multiprocessing, time\n"
+        "from carpool.executors import preload\n"
+        "from carpool.executors.processes import ProcessesExecutor\n"
+        "from carpool.interrupts import Interrupts\n"
+        "from carpool.progress import Progress\n"
+        "pool = ProcessesExecutor(None, None, 1, Interrupts(), Progress())\n"
+        "assert pool.is_prepared is False\n"
+        "pool.prepare()\n"
+        "deadline = time.monotonic() + 30\n"
+        "while not pool.is_prepared and time.monotonic() < deadline: time.sleep(0.01)\n"
+        "print(pool.is_prepared, preload.done_file().parent.is_dir())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["True", "True"]
 
 
 def test_without_settings_nothing_is_set_up(project: Path) -> None:

@@ -1,8 +1,13 @@
 """Begin at once in the parent; a run that turns out long is handed to processes.
 
-The parent works from the first moment. If the source isn't done after `PATIENCE` seconds,
-processes are started, which takes no work of the parent's, so it goes on until they are ready.
-A hundred items never pay for a pool; a million pay a quarter second of one core.
+The parent works from the first moment::
+
+    inline ──long?──▶ pool prepared ──▶ pool started ──all workers ready──▶ pool
+           (the parent works on, all the while)
+
+A run is long when it has lasted `PATIENCE` seconds, or as soon as what the source says is left
+would take longer than `WORTH`, at the pace of the last chunk. So a hundred items never pay for a
+pool, and a million don't wait for one.
 """
 
 from __future__ import annotations
@@ -10,13 +15,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from carpool.executors.base import Event, Executor
+from carpool.executors.base import Ended, Event, Executor
 from carpool.executors.inline import InlineExecutor
 from carpool.executors.processes import ProcessesExecutor
 from carpool.types import Chunk
 
 PATIENCE = 0.25
-"""Seconds until processes are started: about what it takes to start them."""
+"""Seconds until processes are started, if nothing is known of what is to come: about what it takes
+to start them."""
+
+WORTH = 0.75
+"""Seconds of work to come for which they are started at once: two workers save half of what is
+left when they are ready, less what they need to warm up."""
+
+ENOUGH_TO_TELL = 16
+"""Items after which their pace tells something: the first ones look up models and make plans."""
+
+LONGEST_PREPARATION = 5.0
+"""Seconds after which the pool is started, prepared or not: a fork server that was there before may
+know nothing of carpool's preparations."""
 
 
 class AutoExecutor(Executor):
@@ -26,9 +43,13 @@ class AutoExecutor(Executor):
         self._inline = inline
         self._make_pool = make_pool
         self._pool: ProcessesExecutor | None = None
+        self._pool_started = False
         self._handed_over = False
         self._failure: Exception | None = None  # raised at the next step
-        self._began = 0.0
+        self._began = self._asked = 0.0
+        self._total: int | None = None
+        self._done = 0
+        self._to_come = 0.0  # seconds, at the last chunk's pace
 
     @property
     def label(self) -> str:  # type: ignore[override]
@@ -59,6 +80,9 @@ class AutoExecutor(Executor):
         self._began = time.monotonic()
         self._inline.start()
 
+    def expect(self, total: int | None) -> None:
+        self._total = total
+
     def wants(self) -> int:
         return self._current().wants()
 
@@ -77,6 +101,8 @@ class AutoExecutor(Executor):
         if self._failure is not None:
             raise self._failure
         events = events_of()
+        if self._pool is None:
+            self._look_ahead(events)
         try:
             return events + self._tend()
         except Exception as error:
@@ -85,14 +111,34 @@ class AutoExecutor(Executor):
             self._failure = error
             return events
 
+    def _look_ahead(self, events: list[Event]) -> None:
+        """Foretell how long the rest will take."""
+        for event in events:
+            self._done += len(event.chunk)
+            if self._total is not None and isinstance(event, Ended):
+                pace = event.result.seconds / len(event.chunk)
+                self._to_come = (self._total - self._done) * pace
+
+    def _is_long(self) -> bool:
+        if self._to_come > WORTH and self._done >= ENOUGH_TO_TELL:
+            return True
+        return time.monotonic() - self._began > PATIENCE
+
     def _tend(self) -> list[Event]:
-        """Start the pool when it is time; hand over when it is ready."""
+        """Prepare the pool when it is time, then start it; hand over when it is ready."""
         if self._handed_over:
             return []
         if self._pool is None:
-            if time.monotonic() - self._began > PATIENCE:
+            if self._is_long():
                 self._pool = self._make_pool()
+                self._pool.prepare()
+                self._asked = time.monotonic()
+            return []
+        if not self._pool_started:
+            waited = time.monotonic() - self._asked
+            if self._pool.is_prepared or waited > LONGEST_PREPARATION:
                 self._pool.start()
+                self._pool_started = True
             return []
         events = self._pool.poll()
         self._handed_over = self._pool.all_ready

@@ -90,6 +90,9 @@ class Executor(ABC):
             RunFailed: there can be none. ``wait`` may raise it, too.
         """
 
+    def expect(self, total: int | None) -> None:  # noqa: B027  # most don't care
+        """Be told how many items the source says there are, before the first chunk."""
+
     def wants(self) -> int:
         """Return how many more chunks it takes now."""
         return window(self.workers) - self.in_flight
