@@ -1210,6 +1210,21 @@ def test_select_on_save() -> None:
     assert Selected.objects.filter(amount=5).count() == 3
 
 
+@pytest.mark.parametrize("how", [{"force_update": True}, {"update_fields": ["amount"]}], ids=str)
+def test_select_on_save_is_never_queued(how: dict[str, Any]) -> None:
+    """Its model says that the count of updated rows is not to be trusted: each goes by itself.
+
+    So Django's queryset, which somebody may have replaced, is asked.
+    """
+    Selected.objects.bulk_create(Selected(name=f"s{n}") for n in range(3))
+    loaded = list(Selected.objects.all())
+    with statements() as sent, carpool.coalesce():
+        for selected in loaded:
+            selected.amount = 5
+            selected.save(**how)
+    assert len([sql for sql in sent if sql.startswith("UPDATE")]) == 3
+
+
 @pytest.mark.parametrize("fields", [None, ["width"]], ids=["every column", "update_fields"])
 def test_columns_that_the_database_computes(fields: list[str] | None) -> None:
     """They follow, and the instance has them where Django brings them back."""

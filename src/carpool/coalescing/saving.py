@@ -107,6 +107,7 @@ def _do_update(
         and type(base_qs) is models.QuerySet
         and not base_qs.query.where  # a lock of one's own: super()._do_update(base_qs.filter(…))
         and not _own(type(self), "_do_update")
+        and not _looks_first(type(self))
         and type(model._base_manager) is models.Manager
         and (forced_update or _is_surely_saved(self, model, using))
         and unit.takes_rows()
@@ -125,11 +126,9 @@ def _is_surely_saved(obj: models.Model, model: type[models.Model], using: str) -
     """Tell whether ``save()`` without a word of how will find a row, as far as the object knows."""
     state = obj._state
     meta: Any = model._meta
-    own: Any = obj._meta  # a proxy's, it may be
     return not (
         state.adding
         or state.db != using
-        or own.select_on_save
         or meta.order_with_respect_to
         or late.is_moved(obj)
     )
@@ -141,6 +140,14 @@ def _forced(by_fields: bool) -> str:
     if by_fields:
         return "Save with update_fields did not affect any rows."
     return "Forced update did not affect any rows."
+
+
+def _looks_first(kind: Any) -> bool:
+    """Tell whether objects of a class, a proxy maybe, are saved with a query beforehand.
+
+    For databases whose count of updated rows is not to be trusted, so that nothing is queued.
+    """
+    return bool(kind._meta.select_on_save)
 
 
 def _own(kind: Any, name: str) -> bool:
@@ -159,13 +166,14 @@ class Plan:
     plain enough: one column for a key, Django's own manager, no ``order_with_respect_to``.
     """
 
-    def __init__(self, unit: Unit, model: type[models.Model]) -> None:
+    def __init__(self, unit: Unit, kind: type[models.Model], model: type[models.Model]) -> None:
         meta = model._meta
         key: Any = meta.pk
         self._unit = unit
         self._model = model
         self._key = str(key.attname)
         self._key_has_default = key.has_default() or key.has_db_default()
+        self._updates_at_once = _looks_first(kind)
         self._returning = list(meta.db_returning_fields)
         self._fields = [f for f in meta.local_concrete_fields if not f.generated]
         self._shapes: dict[bool, InsertShape] = {}
@@ -185,7 +193,7 @@ class Plan:
         ):
             return None
         unit.watch(meta.pk)
-        return cls(unit, model)
+        return cls(unit, kind, model)
 
     def save(
         self,
@@ -205,6 +213,8 @@ class Plan:
             return self._insert(obj, with_key=False)
         if force_insert or (self._key_has_default and not force_update and obj._state.adding):
             return self._insert(obj, with_key=True)
+        if self._updates_at_once:
+            return None
         forced = ""
         # Django raises for force_update first.
         if force_update or update_fields:
