@@ -51,6 +51,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
+    "carpool.journal",
     "tests.app",
 ]
 DATABASES = {"default": database("default"), "other": database("other")}

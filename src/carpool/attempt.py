@@ -6,6 +6,7 @@ A chunk's life::
       SAVEPOINT            a group of items, at first the whole chunk
         function(item) …   one raises: ROLLBACK TO, and the others of the group again, in
       RELEASE              smaller groups from now on (see Note [Groups])
+      INSERT               into the journal, if there is one: both are stored, or neither is
     COMMIT                 announced before, so that a death in it is told from one before it
     on_commit callbacks    each told from the next: one that raises costs its own item only
 
@@ -34,9 +35,10 @@ from django.db import IntegrityError, connections, transaction
 from carpool import databases, deferred
 from carpool.coalescing import Figures, RowIsGone, Unit, unit_of
 from carpool.errors import Trouble, describe, trouble_of
-from carpool.exceptions import TransactionBroken
+from carpool.exceptions import TakenOver, TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
 from carpool.items import Items
+from carpool.journal.recording import Note, record
 from carpool.probe import Probe
 from carpool.types import GONE, ChunkResult, Ending, Fault, Job
 
@@ -140,6 +142,7 @@ class Attempt:
         reserved: keys, by alias, that the chunks before have left; and these for the next.
         owns_connections: this thread exists for the run: a lost connection may be closed.
         interruptible: a KeyboardInterrupt is the user's Ctrl-C, not the function's doing.
+        note: what to write into the journal with the chunk, if the job has one.
     """
 
     def __init__(
@@ -155,6 +158,7 @@ class Attempt:
         reserved: dict[str, Any] | None = None,
         owns_connections: bool = True,
         interruptible: bool = False,
+        note: Note | None = None,
     ) -> None:
         self.job = job
         self.number = number
@@ -166,6 +170,7 @@ class Attempt:
         self.reserved = {} if reserved is None else reserved
         self.owns_connections = owns_connections
         self.interruptible = interruptible
+        self.note = note
         self.connections = [connections[alias] for alias in job.using]
         # Aliases whose COMMIT is this chunk's, and not that of a transaction around the run.
         self.own = [c.alias for c in self.connections if not c.in_atomic_block]
@@ -273,6 +278,7 @@ class Attempt:
                 for unit in self.units:
                     unit.end()
                 probing.close()
+                self._record()
                 if self.job.dry_run:
                     self._roll_back_at_the_end()
                 self.observer.prepared(self._result(Ending.COMMITTED))
@@ -316,6 +322,17 @@ class Attempt:
                         stack.enter_context(unit.counting(self.figures))
                         self.units.append(unit)
             yield
+
+    def _record(self) -> None:
+        """Write the chunk into the journal, so that both commit or neither does."""
+        permit, note = self.job.permit, self.note
+        if permit is None or note is None:
+            return
+        for connection in self.connections:
+            faults = sorted(self.faults)
+            if not record(connection, permit, self.number, note, faults, len(self.skipped)):
+                error = TakenOver("another process has taken the run over")
+                raise _Ended(Ending.TAKEN_OVER, describe(error, "run"))
 
     def interrupt(self) -> None:
         """Take note of a Ctrl-C that comes when COMMIT has begun or is over."""

@@ -5,9 +5,14 @@
     Exception
     └── CarpoolError                 has .report (None when nothing was run)
         ├── ConfigurationError       refused before the first item: fix the call, don't catch it
+        │   └── RunIsTaken           another process has the run of this name in hand
         ├── ItemsFailed              items failed and you asked to be told by an exception
         │   └── TooManyFailures      more items failed than max_failures allows
         ├── RunFailed                the run can't go on: no worker starts, no database answers
+        │   ├── TakenOver            another process has taken the run of this name over
+        │   ├── SourceChanged        an item is not what it was when the run was there before
+        │   └── SourceRepeats        a queryset gives a row twice, which a journal can't tell apart
+        ├── RunCancelled             somebody asked the run to end, by its row in the journal
         └── (for one item; found as a Failure's `error`, never raised by run())
             ItemFailed
             ├── ItemTimeout          took longer than timeout= and was ended
@@ -49,6 +54,10 @@ class ConfigurationError(CarpoolError):
     """The call can't work as it stands; no item was run. The message names the remedy."""
 
 
+class RunIsTaken(ConfigurationError):
+    """Another process has the run of this name in hand; the message says who, and until when."""
+
+
 class ItemsFailed(CarpoolError):
     """At least one item failed. Raised by ``on_error="raise"`` and ``Report.raise_for_failures()``.
 
@@ -66,6 +75,30 @@ class RunFailed(CarpoolError):
     What was committed stays so and is counted in ``report``; items that were read but not done
     are among its failures as ``NotRun``.
     """
+
+
+class TakenOver(RunFailed):
+    """Another process has taken the run over; nothing more of this one's can be committed."""
+
+
+class SourceChanged(RunFailed):
+    """The source doesn't give the items it gave before, so positions don't mean the same any more.
+
+    ``position`` is where that was noticed. Nothing from there on was run.
+    """
+
+    def __init__(self, message: str, report: Report | None = None, position: int = -1) -> None:
+        super().__init__(message, report)
+        self.args = (message, report, position)
+        self.position = position
+
+
+class SourceRepeats(RunFailed):
+    """The queryset gives a row twice."""
+
+
+class RunCancelled(CarpoolError):
+    """Somebody asked the run to end. Chunks in flight were finished, no more read."""
 
 
 class Interrupted(KeyboardInterrupt):

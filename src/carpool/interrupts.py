@@ -25,6 +25,7 @@ class Interrupts:
     Attributes:
         pending: Ctrl-C was pressed.
         raising: user code is running in this thread: raise there.
+        called: something else wants the run's attention; see `call`.
         wake: called from the signal handler; must be safe there (write to a pipe, put to a
             SimpleQueue).
     """
@@ -32,8 +33,19 @@ class Interrupts:
     def __init__(self) -> None:
         self.pending = False
         self.raising = False
+        self.called = False
         self.wake: Callable[[], Any] = _nothing
         self._installed = False
+
+    @property
+    def noticed(self) -> bool:
+        """Whether whoever waits should come back."""
+        return self.pending or self.called
+
+    def call(self) -> None:
+        """Have the run look up from its waiting, from any thread."""
+        self.called = True
+        self.wake()
 
     def __enter__(self) -> Interrupts:
         if (

@@ -21,6 +21,7 @@ ExecutorOption = Literal["auto", "inline", "threads", "processes"] | concurrent.
 StartMethod = Literal["fork", "forkserver", "spawn"]
 
 _EXECUTORS = ("auto", "inline", "threads", "processes")
+_OF_JOURNAL = ("retry_failed", "take_over", "ignore_changed_source")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,10 @@ class Options:
     dry_run: bool
     coalesce: bool = True
     lock: bool = False
+    journal: str | None = None
+    retry_failed: bool = False
+    take_over: bool = False
+    ignore_changed_source: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.using, Iterable) and not isinstance(self.using, str):
@@ -93,10 +98,9 @@ class Options:
             raise ConfigurationError(
                 f"timeout={self.timeout!r} must be a positive number of seconds, or None."
             )
-        if not isinstance(self.coalesce, bool):
-            raise ConfigurationError(f"coalesce={self.coalesce!r} must be True or False.")
-        if not isinstance(self.lock, bool):
-            raise ConfigurationError(f"lock={self.lock!r} must be True or False.")
+        for name in ("coalesce", "lock", *_OF_JOURNAL):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigurationError(f"{name}={value!r} must be True or False.")
         if self.setup is not None and not callable(self.setup):
             raise ConfigurationError("setup must be a callable without arguments, or None.")
         if not (
@@ -149,6 +153,26 @@ class Options:
         if self.on_error == "raise" and self.max_failures is not None:
             raise ConfigurationError(
                 'on_error="raise" stops at the first failure, max_failures later. Give one of them.'
+            )
+        self._check_journal()
+
+    def _check_journal(self) -> None:
+        if self.journal is None:
+            for name in _OF_JOURNAL:
+                if getattr(self, name):
+                    raise ConfigurationError(
+                        f"{name}=True is about a run that a journal knows. Name it: journal=…."
+                    )
+            return
+        if self.dry_run:
+            raise ConfigurationError(
+                "dry_run=True rolls everything back, so there is nothing to keep a journal of. "
+                "Leave one of them out."
+            )
+        if self.start_method == "fork":
+            raise ConfigurationError(
+                'start_method="fork" would copy the thread and the connection that write the '
+                "journal into every worker. Leave it out."
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ from carpool.errors import describe
 from carpool.exceptions import NotSendable
 from carpool.functions import dumps
 from carpool.interrupts import Interrupts
+from carpool.journal.recording import Places
+from carpool.journal.resuming import Place, Resumption
 from carpool.pacing import MOST_BYTES
 from carpool.sources import Source
 from carpool.types import Chunk, Fault
@@ -21,29 +24,44 @@ LONGEST_GATHERING = 0.25
 
 @dataclass(slots=True)
 class Taken:
-    """A chunk, and beside it the items that can't be sent (index, item, why)."""
+    """A chunk, and beside it the items that can't be sent (index, item, why, where)."""
 
     chunk: Chunk | None
-    unsendable: list[tuple[int, Any, Fault]] = field(default_factory=list)
+    unsendable: list[tuple[int, Any, Fault, Places | None]] = field(default_factory=list)
 
 
 class Reader:
     """Reads a source once.
 
     Attributes:
-        read: items so far.
+        read: items so far, those passed over not among them.
         exhausted: there are no more.
+        resumption: passes over what a journal knows; None without one.
         error: what the source raised, if it did.
     """
 
-    def __init__(self, source: Source, interrupts: Interrupts) -> None:
+    def __init__(
+        self,
+        source: Source,
+        interrupts: Interrupts,
+        resumption: Resumption | None = None,
+        step: Callable[[], int] = lambda: 1,
+    ) -> None:
         self._interrupts = interrupts
         self._source = source
+        self.resumption = resumption
+        self._step = step
         self._iterator: Any = None
         self._chunks = 0
         self.read = 0
         self.exhausted = False
         self.error: BaseException | None = None
+
+    @property
+    def passed(self) -> int:
+        """Items of the source so far, those among them that a journal knows."""
+        known = self.resumption
+        return self.read + (0 if known is None else known.already + known.failed_before)
 
     def number(self) -> int:
         """Return a number that no chunk has yet."""
@@ -58,6 +76,7 @@ class Reader:
         items: list[Any] = []
         payloads: list[bytes | None] = []
         indexes: list[int] = []
+        places: list[Place] = []
         taken = Taken(None)
         weight = 0
         began = self.read
@@ -68,21 +87,34 @@ class Reader:
             item = self._next()
             if self.exhausted:
                 break
-            index = self.read
+            index, place = self.read, None
+            if isinstance(item, Place):
+                index, place, item = item.index, item, item.item
             self.read += 1
             try:
                 payload = pickle.dumps(item, pickle.HIGHEST_PROTOCOL) if local else dumps(item)
             except Exception as error:
                 if not local:
-                    taken.unsendable.append((index, item, _not_sendable(item, error)))
+                    fault = _not_sendable(item, error)
+                    taken.unsendable.append((index, item, fault, _places([place] if place else [])))
                     continue
                 payload = None
             items.append(item)
             payloads.append(payload)
             indexes.append(index)
+            if place is not None:
+                places.append(place)
             weight += len(payload) if payload is not None else 0
         if items:
-            taken.chunk = Chunk(self.number(), indexes, items, payloads, local)
+            taken.chunk = Chunk(
+                self.number(),
+                indexes,
+                items,
+                payloads,
+                local,
+                places=_places(places),
+                step=self._step(),
+            )
         return taken
 
     def _next(self) -> Any:
@@ -90,7 +122,9 @@ class Reader:
         self._interrupts.raising = True
         try:
             if self._iterator is None:
-                self._iterator = iter(self._source)
+                resumption = self.resumption
+                whole = self._source
+                self._iterator = iter(whole if resumption is None else resumption.left(whole))
             return next(self._iterator)
         except StopIteration:
             self.exhausted = True
@@ -103,6 +137,16 @@ class Reader:
         finally:
             self._interrupts.raising = False
         return None
+
+
+def _places(places: Sequence[Place]) -> Places | None:
+    if not places:
+        return None
+    return Places(
+        [place.start for place in places],
+        [place.end for place in places],
+        [place.digest for place in places],
+    )
 
 
 def _not_sendable(item: Any, error: Exception) -> Fault:

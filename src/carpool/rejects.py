@@ -5,7 +5,7 @@ A line holds ``index``, ``item``, ``error``, ``message``, ``sqlstate``, ``stage`
 that is no string) is written by ``repr`` and the line has ``"item_is_repr": true``.
 
 Refused: to write over a file that holds something. It may be an earlier run's failed items, or
-this very run's source.
+this very run's source. A run with a journal, which may be taken up again, adds to its file.
 """
 
 from __future__ import annotations
@@ -26,17 +26,22 @@ LONGEST_NUMBER = 2_000
 
 
 class Rejects:
-    """An open rejects file."""
+    """An open rejects file.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    ``more``: a run that is taken up again adds to the file that it began.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, more: bool = False) -> None:
         try:
             self.path = Path(path)
-            if self.path.exists() and (not self.path.is_file() or self.path.stat().st_size):
+            if more and self.path.is_file():
+                _refuse_other_files(self.path)
+            elif self.path.exists() and (not self.path.is_file() or self.path.stat().st_size):
                 raise ConfigurationError(
                     f"rejects={str(self.path)!r} is there already and not an empty file. It may "
                     "hold an earlier run's failed items: move it away, or name another."
                 )
-            self._file: IO[str] = self.path.open("w", encoding="utf-8")
+            self._file: IO[str] = self.path.open("a" if more else "w", encoding="utf-8")
         except (OSError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"rejects={path!r} can't be opened: {error}. Name a path that can be written."
@@ -62,6 +67,21 @@ class Rejects:
     def close(self) -> None:
         with suppress(OSError):  # a line that could not be written: `write` has said so
             self._file.close()
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Refuse to add to what is not a rejects file. A line cut short by a kill is ended."""
+    with path.open("rb+") as file:
+        first = file.readline()
+        if first and not first.startswith(b'{"index": '):
+            raise ConfigurationError(
+                f"rejects={str(path)!r} is there already and no file of rejects. Name another."
+            )
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
 
 
 def _fits_json(value: Any, depth: int = 100) -> bool:

@@ -28,7 +28,7 @@ class Report:
         skipped: rows of a QuerySet that were gone when their chunk was loaded; not in ``total``.
         retries: times that a chunk's transaction was undone and tried again.
         seconds: of wall-clock time, pool start-up included.
-        rate: items a second.
+        rate: items a second, of this call.
         chunks: transactions that were ended, one way or another.
         executor: what ran it, such as ``"processes (forkserver)"``.
         workers: how many there were.
@@ -37,6 +37,9 @@ class Report:
         repeated: calls of the function beyond one an item, because rows had to be undone with
             those of a bad neighbour, or a transaction was tried again.
         coalesced: what queueing the rows has saved; None if nothing was queued.
+        already: those of the succeeded that were done when a journal's run was taken up.
+        failed_before: those of the failed that failed then, and were not tried again; they are not
+            among ``failures``.
     """
 
     total: int
@@ -55,10 +58,13 @@ class Report:
     not_run: int = 0
     repeated: int = 0
     coalesced: Figures | None = None
+    already: int = 0
+    failed_before: int = 0
 
     @property
     def rate(self) -> float:
-        return self.total / self.seconds if self.seconds > 0 else 0.0
+        here = self.total - self.already - self.failed_before
+        return here / self.seconds if self.seconds > 0 else 0.0
 
     def raise_for_failures(self) -> None:
         """Raise if not every item succeeded.
@@ -87,8 +93,13 @@ class Report:
             f"{', '.join(parts)}" + (" (dry run: all rolled back)" if self.dry_run else ""),
             f"{self.chunks:,} chunks by {workers}, {self.executor}",
         ]
+        if self.already or self.failed_before:
+            before = f"{self.already:,} of them were done before"
+            if self.failed_before:
+                before += f", {self.failed_before:,} had failed and not been tried again"
+            lines.append(before)
         if self.repeated:
-            lines[-1] += f"; the function was called again {self.repeated:,} times"
+            lines[1] += f"; the function was called again {self.repeated:,} times"
         if self.coalesced is not None and self.coalesced.queued:
             lines.append(str(self.coalesced))
         lines += self._failure_lines()
@@ -102,7 +113,7 @@ class Report:
             first = next(f for f in failures if f.error.rpartition(".")[2] == kind)
             times = f"{count:,} × " if count > 1 else ""
             lines.append(f"  {times}{kind}, first at item {first.index}: {_short(first.message)}")
-        if self.failed + self.unknown - self.not_run > len(failures):
+        if self.failed + self.unknown - self.not_run - self.failed_before > len(failures):
             lines.append(f"  (of the first {len(failures)} failures; the others are not kept here)")
         if self.rejects is not None and self.failures:
             lines.append(f"  failed items are in {self.rejects}")

@@ -13,19 +13,35 @@ refused at COMMIT, a failing source, Ctrl-C and the limits on failures are dealt
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Literal
+
+from django.db import DatabaseError
 
 from carpool import databases
 from carpool.errors import describe
-from carpool.exceptions import CarpoolError, Interrupted, ItemsFailed, RunFailed, TooManyFailures
+from carpool.exceptions import (
+    CarpoolError,
+    Interrupted,
+    ItemsFailed,
+    RunCancelled,
+    RunFailed,
+    TakenOver,
+    TooManyFailures,
+)
 from carpool.executors.base import Executor
 from carpool.executors.choice import executor_for
 from carpool.interrupts import Interrupts
+from carpool.journal.journal import Journal, refuse_keys
+from carpool.journal.resuming import Resumption
+from carpool.journal.states import State
 from carpool.options import ExecutorOption, Options, StartMethod
 from carpool.pacing import Pacer
 from carpool.progress import Snapshot, progress_for
@@ -35,6 +51,11 @@ from carpool.report import Report
 from carpool.settling import Settled, Settling
 from carpool.sources import source_of
 from carpool.types import Job, Outcome
+
+PAUSED = 0.1
+"""Seconds between two looks whether a paused run may go on."""
+
+_RECORDED = ("executor", "workers", "chunk_size", "retries", "timeout", "coalesce", "lock")
 
 
 def run(
@@ -56,6 +77,10 @@ def run(
     dry_run: bool = False,
     coalesce: bool = True,
     lock: bool = False,
+    journal: str | None = None,
+    retry_failed: bool = False,
+    take_over: bool = False,
+    ignore_changed_source: bool = False,
 ) -> Report:
     """Call ``function(item)`` once for each item, in a pool of workers, and report.
 
@@ -98,6 +123,14 @@ def run(
             COMMIT (``SELECT … FOR UPDATE``, in key order), so that what others write meanwhile
             waits, and ``save()`` doesn't undo it. Rows of the model and its parents, that is, not
             related objects. A ``select_for_update(…)`` of the queryset's own is kept.
+        journal: the run's name. What has committed is recorded in the same transaction
+            (``carpool.journal`` in INSTALLED_APPS), so that a call with the same name, after
+            whatever ended the last one, runs what is left: each item exactly once.
+        retry_failed: with a journal: run those again that failed in an earlier call.
+        take_over: with a journal: don't wait until a process that is dead, and has the run, has not
+            been heard of for 15 seconds. Should it live, it can commit nothing from then on.
+        ignore_changed_source: with a journal: go by positions alone, even where the items are not
+            what they were.
 
     Returns:
         A `Report`. Failed items are in it, not raised, unless you ask for that.
@@ -107,6 +140,7 @@ def run(
         ItemsFailed: with ``on_error="raise"``. TooManyFailures: more than ``max_failures``.
         RunFailed: the run can't go on.
         Interrupted: Ctrl-C; the report has been printed.
+        RunIsTaken, TakenOver, SourceChanged, RunCancelled: with a journal.
         Whatever ``items`` raised, after everything read before it is done.
         All of them have the report as ``.report``.
     """
@@ -126,10 +160,17 @@ def run(
         dry_run=dry_run,
         coalesce=coalesce,
         lock=lock,
+        journal=journal,
+        retry_failed=retry_failed,
+        take_over=take_over,
+        ignore_changed_source=ignore_changed_source,
     )
     this = _Run(function, items, options, keep_values=False)
-    for _ in this.settled():
-        pass
+    try:
+        for _ in this.settled():
+            pass
+    finally:
+        this.shut()
     return this.report()
 
 
@@ -235,17 +276,67 @@ class _Run:
         self._progress = progress_for(options.progress)
         self._streams = keep_values  # what is yielded goes to the user's code
         self._showing = True
+        self._journal: Journal | None = None
+        if options.journal is not None:
+            if self._source.queryset is not None:
+                refuse_keys(self._source.queryset)
+            self._journal = Journal(options.journal, options.aliases, notice=self._interrupts.call)
+        self._total: int | None = None
+        self._began = time.monotonic()
+        self._seconds = 0.0
+        try:
+            # Before the journal is opened: what is refused here must not be a run in it.
+            executor_for(options, self._job, self._interrupts, self._progress)
+            self._rejects: Rejects | None = None
+            if options.rejects is not None:
+                self._rejects = Rejects(options.rejects, more=self._journal is not None)
+            resumption = self._open_journal(function, items)
+        except BaseException:
+            self.shut()
+            raise
         self._executor: Executor = executor_for(
             options, self._job, self._interrupts, self._progress
         )
-        self._rejects = Rejects(options.rejects) if options.rejects is not None else None
-        self._reader = Reader(self._source, self._interrupts)
+        journal = self._journal
+        step = (lambda: journal.step) if journal is not None else (lambda: 1)
+        self._reader = Reader(self._source, self._interrupts, resumption, step)
         self._pacer = Pacer(options.chunk_size)
         self._settling = Settling(
-            self._reader.number, self._pacer, self._rejects, dry_run=options.dry_run
+            self._reader.number,
+            self._pacer,
+            self._rejects,
+            dry_run=options.dry_run,
+            journal=journal,
         )
-        self._total: int | None = None
-        self._began = time.monotonic()
+
+    def _open_journal(self, function: Any, items: Any) -> Resumption | None:
+        """Take the run of this name, and give the workers their permit."""
+        journal, options = self._journal, self._options
+        if journal is None:
+            return None
+        journal.open(
+            {
+                "function": _name(function),
+                "source": _name(items if self._source.queryset is None else items.model),
+                "options": {
+                    name: value
+                    for name in _RECORDED
+                    if isinstance(value := getattr(options, name), str | int | float | bool)
+                },
+            },
+            take_over=options.take_over,
+        )
+        self._job = replace(self._job, permit=journal.permit)
+        return journal.resumption(
+            by_key=self._source.queryset is not None,
+            retry_failed=options.retry_failed,
+            ignore_changes=options.ignore_changed_source,
+        )
+
+    def shut(self) -> None:
+        """Leave nothing of the journal behind, however the run ended."""
+        if self._journal is not None:
+            self._journal.shut()
 
     def settled(self, pause: Callable[[], bool] = lambda: False) -> Iterator[Settled]:
         """Run it all; yield chunks as their fate is known. While ``pause()``, read no more."""
@@ -288,8 +379,10 @@ class _Run:
     def _loop(self, pause: Callable[[], bool]) -> Iterator[Settled]:
         executor, settling, interrupts = self._executor, self._settling, self._interrupts
         while not interrupts.pending:
+            interrupts.called = False
+            paused = self._tend_journal()
             # What is to be run again is never held up: it may be what all the others wait for.
-            may_submit = bool(settling.again) or not pause()
+            may_submit = not paused and (bool(settling.again) or not pause())
             if executor.wants() > 0 and may_submit and self._submit_next():
                 yield from settling.unsendable()
                 events = executor.poll()
@@ -297,12 +390,25 @@ class _Run:
                 yield from settling.unsendable()
                 if not executor.in_flight:
                     if self._more() and not interrupts.pending:
+                        if paused:
+                            time.sleep(PAUSED)
                         continue
                     break
                 events = executor.wait()
             yield from settling.events(events, executor.chunk_seconds)
         if interrupts.pending:
             raise KeyboardInterrupt
+
+    def _tend_journal(self) -> bool:
+        """Keep the journal small; return whether somebody wants the run to wait.
+
+        Raises:
+            TakenOver: another process has it.
+        """
+        if self._journal is None:
+            return False
+        self._journal.tend()
+        return self._journal.paused and not self._journal.cancelled
 
     def _more(self) -> bool:
         return bool(self._settling.again) or not (self._reader.exhausted or self._enough())
@@ -317,7 +423,7 @@ class _Run:
             return True
         if self._reader.exhausted or self._enough():
             return False
-        left = None if self._total is None else self._total - self._reader.read
+        left = None if self._total is None else self._total - self._reader.passed
         size = self._pacer.limit(left, self._executor.workers)
         taken = self._reader.take(size, local=self._executor.local)
         self._settling.refuse(taken.unsendable)
@@ -327,7 +433,9 @@ class _Run:
         return self._submit_next()
 
     def _enough(self) -> bool:
-        """Tell whether a limit on failures has been reached."""
+        """Tell whether a limit on failures has been reached, or somebody wants the run to end."""
+        if self._journal is not None and self._journal.cancelled:
+            return True
         failures = self._settling.failed + self._settling.unknown
         if self._options.on_error == "raise":
             return failures > 0
@@ -349,7 +457,7 @@ class _Run:
         settling = self._settling
         seconds = time.monotonic() - self._began
         return Snapshot(
-            done=settling.done,
+            done=settling.done + self._reader.passed - self._reader.read,
             failed=settling.failed + settling.unknown - settling.not_run,
             total=self._total,
             rate=settling.done / seconds if seconds > 0 else 0.0,
@@ -364,11 +472,14 @@ class _Run:
         self._seconds = time.monotonic() - self._began
 
     def report(self) -> Report:
-        settling = self._settling
+        settling, known = self._settling, self._reader.resumption
+        already, failed_before = (0, 0) if known is None else (known.already, known.failed_before)
         return Report(
-            total=settling.succeeded + settling.failed + settling.unknown,
-            succeeded=settling.succeeded,
-            failed=settling.failed,
+            total=settling.succeeded + settling.failed + settling.unknown + already + failed_before,
+            succeeded=settling.succeeded + already,
+            already=already,
+            failed=settling.failed + failed_before,
+            failed_before=failed_before,
             not_run=settling.not_run,
             unknown=settling.unknown,
             skipped=settling.skipped,
@@ -387,16 +498,18 @@ class _Run:
     def _conclude(self, failure: BaseException | None) -> None:
         """Raise what the caller should see, with the report on it."""
         report = self.report()
-        accounted = report.total + report.skipped
+        accounted = self._settling.done
         # A signal handler's SystemExit, or a second Ctrl-C, may have come at any moment.
         torn = failure is not None and not isinstance(failure, Exception)
         assert torn or accounted == self._reader.read, (
             f"{self._reader.read} read, {accounted} accounted for"
         )
+        error = failure if failure is not None else self._reader.error
+        if self._journal is not None:
+            self._close_journal(self._journal, report, error)
         if isinstance(failure, KeyboardInterrupt):
             print(f"Interrupted.\n{report}", file=sys.stderr)
             raise Interrupted("the run was interrupted", report) from None
-        error = failure if failure is not None else self._reader.error
         if isinstance(error, CarpoolError):
             error.report = report
             raise error
@@ -406,7 +519,9 @@ class _Run:
             except AttributeError:  # its class has __slots__
                 raise RunFailed(_in_words(error), report) from error
             raise error
-        failures = report.failed + report.unknown
+        if self._journal is not None and self._journal.cancelled:
+            raise RunCancelled(f"The run was cancelled.\n{report}", report)
+        failures = report.failed - report.failed_before + report.unknown
         if self._options.on_error == "raise" and failures:
             raise ItemsFailed(f"Stopped at the first failure.\n{report}", report)
         if self._enough():
@@ -414,6 +529,47 @@ class _Run:
                 f"Stopped: more than max_failures={self._options.max_failures} failed.\n{report}",
                 report,
             )
+
+    def _close_journal(self, journal: Journal, report: Report, error: BaseException | None) -> None:
+        """Write into the journal how the run ended."""
+        reason = ""
+        if isinstance(error, TakenOver):
+            journal.shut()
+            return
+        if error is None and not self._enough():
+            succeeded = not (report.failed or report.unknown)
+            state = State.SUCCEEDED if succeeded else State.FAILED
+        elif journal.cancelled:
+            state = State.CANCELLED
+        elif error is None:
+            state, reason = State.FAILED, "too many items failed"
+        elif isinstance(error, Exception):
+            state, reason = State.FAILED, _in_words(error)
+        else:
+            state, reason = State.INTERRUPTED, _reason(error)
+        try:
+            journal.close(
+                state,
+                reason,
+                rate=report.rate,
+                retries=report.retries,
+                last_error=str(report.failures[-1]) if report.failures else "",
+            )
+        except (DatabaseError, RunFailed) as problem:
+            # The items are no worse for it: their entries are there.
+            warnings.warn(
+                f"The journal could not be told how the run ended: {_in_words(problem)}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _name(value: Any) -> str:
+    """Return what the journal's row says of a function or a source."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _reason(failure: BaseException) -> str:

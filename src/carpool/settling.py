@@ -4,27 +4,37 @@ The fates of a chunk::
 
     committed ─────────────────▶ each item succeeded, failed or was skipped
     refused at COMMIT ─────────▶ parts of 16, then halves, down to the one item to blame
-    worker lost, an item running ▶ the others again; the suspect once more alone, then it failed
+    worker lost, an item running ▶ the others again; the suspect alone, until it is to blame
     worker lost, none running ──▶ again; if that happens twice, in halves
-    lost during COMMIT ─────────▶ unknown, and never run again
+    lost during COMMIT ─────────▶ unknown, and never run again; with a journal it is asked, and the
+                                  chunk is either committed or run again
     rolled back, the run over ──▶ failed, as not run
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from carpool.coalescing.figures import Figures
-from carpool.exceptions import NotRun, OutcomeUnknown, RunFailed
+from carpool.exceptions import ItemFailed, NotRun, OutcomeUnknown, RunFailed, TakenOver
 from carpool.executors.base import Event, Lost, Phase
 from carpool.functions import loads
+from carpool.journal.journal import Journal
+from carpool.journal.recording import Places
 from carpool.pacing import CAREFUL_SIZE, TARGET, Pacer
 from carpool.rejects import Rejects
 from carpool.report import KEPT_FAILURES
 from carpool.types import Chunk, ChunkResult, Ending, Failure, Fault, Outcome
+
+MOST_DEATHS = 2
+"""Workers that an item may die with until it is to blame: the second time it runs alone."""
+
+MOST_KILLS = 4
+"""The same, for workers that were ended by SIGKILL. It comes from outside: from the system, short
+of memory because of this item or of another, or from somebody who ends processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +84,18 @@ class Settling:
         rejects: Rejects | None,
         *,
         dry_run: bool,
+        journal: Journal | None = None,
     ) -> None:
         self._number = number
         self._pacer = pacer
         self._rejects = rejects
         self._dry_run = dry_run
-        self._suspects: set[int] = set()  # indexes that a worker has died with
+        self._journal = journal
+        self._suspects: Counter[int] = Counter()  # by index, how many workers have died with it
         self._silent_losses: set[int] = set()  # numbers of chunks lost with no item running
         self._stopped: str | None = None
         self._fatal: RunFailed | None = None  # raised once the events at hand are settled
-        self._refused: deque[tuple[int, Any, Fault]] = deque()
+        self._refused: deque[tuple[int, Any, Fault, Places | None]] = deque()
         self._events: deque[Event] = deque()
         self.again: deque[Chunk] = deque()
         self.failures: list[Failure] = []
@@ -100,7 +112,7 @@ class Settling:
         """The run is over: what is not done from here on is not run."""
         self._stopped = reason
 
-    def refuse(self, unsendable: Iterable[tuple[int, Any, Fault]]) -> None:
+    def refuse(self, unsendable: Iterable[tuple[int, Any, Fault, Places | None]]) -> None:
         """Take in items that can't be sent to a worker."""
         self._refused.extend(unsendable)
 
@@ -111,11 +123,9 @@ class Settling:
             RunFailed: the rejects file can't be written.
         """
         while self._refused:
-            index, item, fault = self._refused.popleft()
-            chunk = Chunk(self._number(), [index], [item], [None])
-            yield self._settle(
-                chunk, ChunkResult(chunk.number, Ending.COMMITTED, faults={0: fault})
-            )
+            index, item, fault, places = self._refused.popleft()
+            chunk = Chunk(self._number(), [index], [item], [None], places=places)
+            yield self._fail(chunk, fault)
         self._raise_fatal()
 
     def abandon(self) -> Iterator[Settled]:
@@ -151,10 +161,14 @@ class Settling:
                     yield from self._refused_at_commit(chunk, result)
                 case Ending.UNKNOWN:
                     assert result.fault is not None
-                    yield self._unknown(chunk, result.fault, result)
+                    yield from self._lost_at_commit(chunk, result.fault, result)
                 case Ending.UNAVAILABLE:
                     assert result.fault is not None
                     self._fatal = self._fatal or _cannot_go_on(result.fault)
+                    yield self._not_run(chunk, result.fault)
+                case Ending.TAKEN_OVER:
+                    assert result.fault is not None
+                    self._fatal = self._fatal or TakenOver(result.fault.message)
                     yield self._not_run(chunk, result.fault)
                 case Ending.STOPPED:
                     # Without a stop: its worker had been told to end, and was told otherwise.
@@ -184,7 +198,7 @@ class Settling:
     def _refused_at_commit(self, chunk: Chunk, result: ChunkResult) -> Iterator[Settled]:
         assert result.fault is not None
         if len(chunk) == 1:
-            yield self._settle(chunk, _all_failed(chunk, result.fault))
+            yield self._fail(chunk, result.fault)
             return
         self._pacer.shrink()
         for part in self._split(chunk, max(2, -(-len(chunk) // CAREFUL_SIZE))):
@@ -205,7 +219,7 @@ class Settling:
                 self._add_counts(lost.prepared)
                 yield self._settle(chunk, lost.prepared)
             case Phase.COMMITTING | Phase.NOT_TOLD:
-                yield self._unknown(chunk, lost.fault)
+                yield from self._lost_at_commit(chunk, lost.fault, lost.prepared)
             case Phase.RUNNING if lost.suspect is None:
                 yield from self._lost_in_silence(chunk, lost.fault)
             case Phase.RUNNING:
@@ -218,11 +232,12 @@ class Settling:
             yield from self._run_again(chunk.part(self._number(), others))
         alone = chunk.part(self._number(), [lost.suspect])
         index = alone.indexes[0]
-        if lost.guilty or index in self._suspects:
-            yield self._settle(alone, _all_failed(alone, lost.fault))
+        self._suspects[index] += 1
+        deaths = MOST_KILLS if lost.killed else MOST_DEATHS
+        if lost.guilty or self._suspects[index] >= deaths:
+            yield self._fail(alone, lost.fault)
         else:
             # It may only have been running when something else ended the worker.
-            self._suspects.add(index)
             yield from self._run_again(alone)
 
     def _lost_in_silence(self, chunk: Chunk, fault: Fault) -> Iterator[Settled]:
@@ -230,10 +245,39 @@ class Settling:
             self._silent_losses.add(chunk.number)
             yield from self._run_again(chunk)
         elif len(chunk) == 1:
-            yield self._settle(chunk, _all_failed(chunk, fault))
+            yield self._fail(chunk, fault)
         else:
             for part in self._split(chunk, 2):
                 yield from self._run_again(part)
+
+    def _lost_at_commit(
+        self, chunk: Chunk, fault: Fault, before: ChunkResult | None
+    ) -> Iterator[Settled]:
+        """Settle a chunk that may have committed; ``before`` is what it said just before COMMIT."""
+        committed = None
+        if self._journal is None or chunk.places is None:
+            yield self._unknown(chunk, fault, before)
+            return
+        try:
+            committed = self._journal.has_committed(chunk.number)
+        except RunFailed as error:  # the others are settled first
+            self._fatal = self._fatal or error
+        if committed is None:
+            yield self._unknown(chunk, fault, before)
+        elif committed:
+            if before is None:  # what failed in it is in the journal only
+                faults = dict.fromkeys(self._journal.failed_among(chunk.places), _lost_error())
+                before = ChunkResult(chunk.number, Ending.COMMITTED, faults=faults)
+            yield self._settle(chunk, replace(before, ending=Ending.COMMITTED, fault=None))
+        else:
+            # Another number: under the old one it can't commit any more.
+            yield from self._run_again(chunk.part(self._number(), range(len(chunk))))
+
+    def _fail(self, chunk: Chunk, fault: Fault) -> Settled:
+        """Settle a chunk that failed as a whole, and so has not been written into the journal."""
+        if self._journal is not None and chunk.places is not None:
+            self._journal.failed(chunk.places)
+        return self._settle(chunk, _all_failed(chunk, fault))
 
     def _unknown(self, chunk: Chunk, fault: Fault, before: ChunkResult | None = None) -> Settled:
         """Settle a chunk that may be stored or not; ``before`` is what was known by then."""
@@ -301,6 +345,13 @@ def _cannot_go_on(fault: Fault) -> RunFailed:
 def _all_failed(chunk: Chunk, fault: Fault) -> ChunkResult:
     faults = dict.fromkeys(range(len(chunk)), fault)
     return ChunkResult(chunk.number, Ending.COMMITTED, faults=faults)
+
+
+def _lost_error() -> Fault:
+    return Fault(
+        f"{ItemFailed.__module__}.{ItemFailed.__qualname__}",
+        "it failed, and its error was lost with its worker; its neighbours are stored",
+    )
 
 
 def _failure(chunk: Chunk, position: int, fault: Fault) -> Failure:

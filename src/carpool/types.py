@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from carpool.coalescing.figures import Figures
+    from carpool.journal.recording import Note, Permit, Places
 
 Stage = Literal["item", "function", "commit", "on_commit", "worker", "unknown", "run"]
 """Where an item failed.
@@ -84,7 +85,8 @@ class Chunk:
     pickled (executors in the same process use the item itself then).
 
     ``local``: read for an executor in the same process, so the payloads won't do for another.
-    ``again``: part of one that has run, so a function may have changed the items.
+    ``again``: part of one that has run, so a function may have changed the items. ``places``: where
+    the items are in the input, for the journal; None without one. ``step``: of its marks.
     """
 
     number: int
@@ -93,6 +95,13 @@ class Chunk:
     payloads: Sequence[bytes | None]
     local: bool = False
     again: bool = False
+    places: Places | None = None
+    step: int = 1
+
+    @property
+    def note(self) -> Note | None:
+        """What the journal will say of the chunk."""
+        return None if self.places is None else self.places.note(self.step)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -106,6 +115,8 @@ class Chunk:
             [self.payloads[p] for p in positions],
             self.local,
             again=True,
+            places=None if self.places is None else self.places.part(positions),
+            step=self.step,
         )
 
 
@@ -116,6 +127,7 @@ class Ending(Enum):
     REFUSED = "the database refused at COMMIT and blamed no row: split it, run the parts"
     UNKNOWN = "the connection was lost during COMMIT: report it, never run it again"
     UNAVAILABLE = "no transaction could be begun: stop the run"
+    TAKEN_OVER = "rolled back, since another coordinator has the run now: stop"
     STOPPED = "rolled back because the run was stopped: report its items as not run"
 
 
@@ -148,7 +160,7 @@ class Job:
     ``function`` and ``setup`` are the callables themselves; `child.ShippedJob` is the form in
     which they travel. ``keep_values``: send back what the function returns. ``coalesce``: queue
     the rows of a chunk's items and write them together. ``lock``: load the queryset's rows FOR
-    UPDATE.
+    UPDATE. ``permit``: to write the journal; None without one.
     """
 
     function: Callable[[Any], Any]
@@ -160,3 +172,4 @@ class Job:
     keep_values: bool
     coalesce: bool = False
     lock: bool = False
+    permit: Permit | None = None

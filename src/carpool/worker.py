@@ -17,6 +17,7 @@ from carpool.exceptions import NotSendable
 from carpool.functions import dumps, loads
 from carpool.grouping import Grouping
 from carpool.items import Items
+from carpool.journal.recording import Note
 from carpool.types import ChunkResult, Job
 
 
@@ -48,9 +49,12 @@ class Worker:
         if self.job.setup is not None:
             self.job.setup()
 
-    def perform(self, number: int, count: int, items: Items) -> ChunkResult:
+    def perform(
+        self, number: int, count: int, items: Items, note: Note | None = None
+    ) -> ChunkResult:
         """Run a chunk of ``count`` items to its end, retries included; never raises an error.
 
+        ``note`` is for the journal, if the job has one.
         A KeyboardInterrupt passes where the worker is the parent itself.
         """
         attempt = Attempt(
@@ -64,6 +68,7 @@ class Worker:
             reserved=self._reserved,
             owns_connections=self.pool,
             interruptible=not self.pool,
+            note=note,
         )
         result = attempt.run()
         if self.pool:

@@ -218,7 +218,7 @@ def call(run: str, function: Callable[[Any], Any], setup: Any = None, items: str
     payloads = [pickle.dumps(item) for item in items]
     environment = dumps(Environment.capture())
     job = dumps(shipped(function, setup))
-    return loads(perform_remote(run, home, environment, job, 7, payloads))
+    return loads(perform_remote(run, home, environment, job, 7, payloads, None))
 
 
 def test_a_worker_sets_up_once_for_all_chunks_of_a_run() -> None:

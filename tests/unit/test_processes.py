@@ -156,11 +156,14 @@ def only(events: list[Event]) -> Any:
 
 
 def test_a_chunk_goes_to_an_idle_worker_and_comes_back(make: Make) -> None:
-    """What the worker is sent is the chunk's number and its items; its word is the result."""
+    """What the worker is sent is the chunk's number, its items and what the journal will say.
+
+    Its word is the result.
+    """
     crew = make()
     crew.executor.poll()
     crew.executor.submit(chunk(5))
-    assert crew.theirs[0][0].recv() == (5, [b"", b"", b""])
+    assert crew.theirs[0][0].recv() == (5, [b"", b"", b""], None)
     crew.say(Finished(committed(5, retries=2)))
     event = only(crew.executor.wait())
     assert isinstance(event, Ended)
@@ -205,7 +208,9 @@ def test_the_slot_tells_what_a_death_means(
     event = only(crew.executor.wait())
     assert isinstance(event, Lost)
     assert (event.phase, event.suspect) == (phase, suspect)
-    assert (event.prepared == committed(5)) == (phase is Phase.COMMITTED)
+    told = prepared and phase is not Phase.RUNNING
+    assert event.prepared == (committed(5) if told else None)
+    assert event.killed == (phase is Phase.RUNNING)
     assert "SIGKILL; the system may be out of memory" in event.fault.message
     assert len(crew.workers) == 2, "the dead worker was not replaced"
 

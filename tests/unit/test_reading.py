@@ -77,8 +77,8 @@ def test_every_item_comes_out_once_in_order_with_its_index(
     for taken, size in zip(read_all(reader, endless(), local=local), endless(), strict=False):
         together = list(taken.unsendable)
         assert len(together) + (len(taken.chunk) if taken.chunk else 0) <= size
-        found += [(index, item) for index, item, _ in together]
-        for _, item, fault in together:
+        found += [(index, item) for index, item, _, _ in together]
+        for _, item, fault, _ in together:
             assert isinstance(item, Unsendable)
             assert not local
             assert fault.stage == "item"
@@ -244,7 +244,7 @@ def test_ctrl_c_is_only_raised_while_the_source_runs() -> None:
 def test_an_item_that_cannot_be_sent_says_why_and_what_to_do() -> None:
     """The fault names the item's class, pickle's complaint and the remedy."""
     reader = reader_of([threading.Lock()])
-    ((index, _, fault),) = reader.take(1, local=False).unsendable
+    ((index, _, fault, _),) = reader.take(1, local=False).unsendable
     assert index == 0
     assert fault.error == "carpool.exceptions.NotSendable"
     for word in ("_thread.lock", "can't be sent", 'executor="threads"'):

@@ -135,7 +135,7 @@ class Fates(RuleBasedStateMachine):
         indexes = range(self.read, self.read + length)
         self.read += length
         self.refused |= set(indexes)
-        self.settling.refuse((index, f"item {index}", OWN) for index in indexes)
+        self.settling.refuse((index, f"item {index}", OWN, None) for index in indexes)
 
     @rule(all_of_them=st.booleans())
     def settle_items_that_cannot_be_sent(self, all_of_them: bool) -> None:
@@ -525,7 +525,7 @@ def test_rejects_that_cannot_be_written_end_the_run(how: str) -> None:
         result = ChunkResult(1, Ending.COMMITTED, faults={0: OWN})
         settled = settling.events([Ended(chunk_of(1, [0, 1]), result)])
     else:
-        settling.refuse([(0, "item 0", OWN)])
+        settling.refuse([(0, "item 0", OWN, None)])
         settled = settling.unsendable()
     assert len([next(settled)]) == 1
     with pytest.raises(RunFailed, match=r"rejects\.jsonl can't be written.*No space left"):
@@ -539,7 +539,7 @@ def test_once_stopped_a_full_disk_does_not_hide_why() -> None:
     rejects.full = True
     settling = settling_with(rejects)
     settling.stop()
-    settling.refuse([(0, "item 0", OWN)])
+    settling.refuse([(0, "item 0", OWN, None)])
     settling.again.append(chunk_of(1, [1, 2]))
     assert len(list(settling.abandon())) == 2
     assert settling.failed == 3

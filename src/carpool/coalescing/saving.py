@@ -127,10 +127,7 @@ def _is_surely_saved(obj: models.Model, model: type[models.Model], using: str) -
     state = obj._state
     meta: Any = model._meta
     return not (
-        state.adding
-        or state.db != using
-        or meta.order_with_respect_to
-        or late.is_moved(obj)
+        state.adding or state.db != using or meta.order_with_respect_to or late.is_moved(obj)
     )
 
 

@@ -37,7 +37,8 @@ class Lost:
     """A chunk's worker is gone.
 
     ``suspect`` is the position of the item that was running, ``guilty`` that it is known to be the
-    cause (it ran past its time limit), ``prepared`` what the worker said just before COMMIT.
+    cause (it ran past its time limit), ``prepared`` what the worker said just before COMMIT,
+    ``killed`` that somebody ended the worker from outside, which needn't be the suspect's doing.
     """
 
     chunk: Chunk
@@ -46,6 +47,7 @@ class Lost:
     suspect: int | None = None
     guilty: bool = False
     prepared: ChunkResult | None = None
+    killed: bool = False
 
 
 Event = Ended | Lost

@@ -5,7 +5,7 @@
     parent                                        this process
       (Environment, shipped job) ───────────────▶ django.setup(), databases, function, setup()
       ◀────────────────────────────── Ready or CannotBegin
-      (number, payloads) ───────────────────────▶ Worker.perform
+      (number, payloads, note) ─────────────────▶ Worker.perform
       ◀─────────────────────────────── Prepared   just before COMMIT, if it is small
       ◀──────────────────────────────── Finished  (without a result where Prepared still holds)
       None ─────────────────────────────────────▶ connections closed, exit
@@ -24,6 +24,7 @@ from typing import Any
 from carpool import databases
 from carpool.environment import Environment
 from carpool.errors import describe
+from carpool.executors.orphans import end_with_parent
 from carpool.executors.slot import Slot, SlotObserver, State
 from carpool.functions import loads
 from carpool.items import sent_items
@@ -108,6 +109,7 @@ def main(
         pipe.close()
     if output is not None:
         _redirect(output)
+    end_with_parent(connection)
     try:
         _serve(connection, Slot(numbers))
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -143,9 +145,9 @@ def _serve(connection: Connection, slot: Slot) -> None:
         return
     connection.send(Ready())
     while (message := connection.recv()) is not None:
-        number, payloads = message
+        number, payloads, note = message
         items = sent_items(job.queryset, payloads, lock=job.lock)
-        result = worker.perform(number, len(payloads), items)
+        result = worker.perform(number, len(payloads), items, note)
         connection.send(Finished(None if teller.holds(result) else result))
         slot.enter(State.IDLE)
 

@@ -24,6 +24,7 @@ from carpool.executors.child import ShippedJob
 from carpool.functions import dumps, loads
 from carpool.interrupts import Interrupts
 from carpool.items import sent_items
+from carpool.journal.recording import Note
 from carpool.types import Chunk, ChunkResult, Ending, Fault
 from carpool.worker import Worker, packed
 
@@ -67,6 +68,7 @@ class FuturesExecutor(Executor):
                 self._shipped,
                 chunk.number,
                 chunk.payloads,
+                chunk.note,
             )
         except Exception as error:
             # BrokenExecutor, or "cannot schedule new futures after shutdown": never begun.
@@ -144,6 +146,7 @@ def perform_remote(
     shipped: bytes,
     number: int,
     payloads: Sequence[bytes | None],
+    note: Note | None,
 ) -> bytes:
     """Run a chunk wherever this is called; return the pickled `ChunkResult`."""
     at_home = os.getpid() == home[0]
@@ -165,7 +168,7 @@ def perform_remote(
             result = ChunkResult(number, Ending.UNAVAILABLE, fault=describe(error, "run"))
             return dumps(result)
         items = sent_items(worker.job.queryset, payloads, lock=worker.job.lock)
-        return dumps(worker.perform(number, len(payloads), items))
+        return dumps(worker.perform(number, len(payloads), items, note))
     finally:
         if not in_the_parents_thread:
             # Nobody tells this thread when the run is over.

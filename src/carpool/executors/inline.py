@@ -59,7 +59,7 @@ class InlineExecutor(Executor):
         self.in_flight -= 1
         try:
             items = local_items(self._job.queryset, chunk, lock=self._job.lock)
-            result = self._worker.perform(chunk.number, len(chunk), items)
+            result = self._worker.perform(chunk.number, len(chunk), items, chunk.note)
         except KeyboardInterrupt:
             self._interrupts.pending = True
             result = ChunkResult(chunk.number, Ending.STOPPED)

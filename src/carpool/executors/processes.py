@@ -135,7 +135,7 @@ class ProcessesExecutor(Executor):
 
     def wait(self) -> list[Event]:
         events: list[Event] = []
-        while not events and not self._interrupts.pending:
+        while not events and not self._interrupts.noticed:
             if self._failure is not None:
                 raise self._failure
             events = self._step(None)
@@ -380,9 +380,12 @@ class ProcessesExecutor(Executor):
                 chunk, Phase.COMMITTED, _died(how, "after COMMIT"), None, False, worker.prepared
             )
         if state in (slot.State.COMMITTING, slot.State.COMMITTED):
-            return Lost(chunk, Phase.COMMITTING, _died(how, "during COMMIT", unknown=True))
+            fault = _died(how, "during COMMIT", unknown=True)
+            return Lost(chunk, Phase.COMMITTING, fault, None, False, worker.prepared)
         suspect = worker.slot.position if state is slot.State.ITEM else None
-        return Lost(chunk, Phase.RUNNING, _died(how, "while it ran this item"), suspect)
+        killed = worker.process.exitcode == -signal.SIGKILL
+        fault = _died(how, "while it ran this item")
+        return Lost(chunk, Phase.RUNNING, fault, suspect, killed=killed)
 
     def _progress_write(self, text: str) -> None:
         if text:
@@ -414,7 +417,7 @@ class _Worker:
         self.prepared = None
         self.overdue = None
         try:
-            self.connection.send((chunk.number, chunk.payloads))
+            self.connection.send((chunk.number, chunk.payloads, chunk.note))
         except OSError:
             return False
         self.chunk = chunk

@@ -61,7 +61,7 @@ class ThreadsExecutor(Executor):
 
     def wait(self) -> list[Event]:
         events = self.poll()
-        if events or self._interrupts.pending:  # poll() may have taken what was to wake us
+        if events or self._interrupts.noticed:  # poll() may have taken what was to wake us
             return events
         return self._take(self._outbox.get()) + self.poll()
 
@@ -140,7 +140,7 @@ class ThreadsExecutor(Executor):
             while (chunk := self._inbox.get()) is not None:
                 try:
                     items = local_items(self._job.queryset, chunk, lock=self._job.lock)
-                    result = worker.perform(chunk.number, len(chunk), items)
+                    result = worker.perform(chunk.number, len(chunk), items, chunk.note)
                 except BaseException as error:  # no item's doing; nobody else would tell
                     fault = describe(error, "run")
                     result = ChunkResult(chunk.number, Ending.UNAVAILABLE, fault=fault)

@@ -1,0 +1,282 @@
+"""The journal in one database: taken with a lease, kept small, asked after a loss.
+
+All of it is called by the clerk's thread, on that thread's own connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import django
+from django.db import IntegrityError, connections, transaction
+from django.db.models import F, QuerySet
+from django.db.models.functions import Now
+
+from carpool.exceptions import RunIsTaken, TakenOver
+from carpool.journal.marks import Marks
+from carpool.journal.models import Entry, Lease, Run
+from carpool.journal.recording import Places
+from carpool.journal.spans import Spans
+from carpool.journal.states import EDGES, State, check_edge
+
+STALE = 15.0
+"""Seconds without a beat after which a run may be taken over. Beats come every second; a database
+that restarts takes some more. What is taken too early is no harm: the fence holds."""
+
+DELETED_AT_ONCE = 500
+
+
+@dataclass(slots=True)
+class Done:
+    """What a journal says is done. Counts are of items; spans may cover keys that no row has."""
+
+    settled: Spans = field(default_factory=Spans)
+    failed: Spans = field(default_factory=Spans)
+    marks: Marks = field(default_factory=Marks)
+    succeeded: int = 0
+    skipped: int = 0
+
+    def add(
+        self, spans: Spans, failed: Spans, marks: Marks, succeeded: int = 0, skipped: int = 0
+    ) -> None:
+        """Take in what an entry says. What failed before and is done now has succeeded."""
+        self.settled.update(spans)
+        if self.failed:
+            for start, end in spans:
+                for position in self.failed.within(start, end):
+                    self.failed.discard(position)
+        self.failed.update(failed)
+        self.marks.update(marks)
+        self.succeeded += succeeded
+        self.skipped += skipped
+
+
+class Book:
+    """One database's part of a run's journal."""
+
+    def __init__(self, alias: str, name: str) -> None:
+        self.alias = alias
+        self.name = name
+        self.key = 0
+        self.fence = 0
+        self.done = Done()
+        self._folded = Spans()  # numbers of this coordinator's chunks that have committed
+        self._stale = True  # what is in memory may not be what is in the database
+
+    def _runs(self) -> QuerySet[Run]:
+        return Run._base_manager.using(self.alias).filter(pk=self.key)
+
+    def _mine(self) -> QuerySet[Run]:
+        return self._runs().filter(fence=self.fence)
+
+    def _entries(self) -> QuerySet[Entry]:
+        return Entry._base_manager.using(self.alias).filter(run_id=self.key)
+
+    # Taking it.
+
+    def open(self, about: dict[str, Any], *, take_over: bool) -> None:
+        """Take the run, new or not, and read what is done.
+
+        Raises:
+            RunIsTaken: somebody else runs it.
+        """
+        # bulk_create(): no receiver of the user's hears of carpool's own rows.
+        Run._base_manager.using(self.alias).bulk_create(
+            [Run(name=self.name)], ignore_conflicts=True
+        )
+        self.key = (
+            Run._base_manager.using(self.alias).values_list("pk", flat=True).get(name=self.name)
+        )
+        leases = Lease._base_manager.using(self.alias)
+        leases.bulk_create([Lease(run_id=self.key)], ignore_conflicts=True)
+        with transaction.atomic(using=self.alias):
+            # First a write: it waits for chunks that are committing, and on SQLite for the lock.
+            leases.filter(run_id=self.key).update(fence=F("fence") + 1)
+            run = self._runs().annotate(now=Now()).get()
+            if not take_over:
+                self._refuse_taken(run)
+            self.fence = leases.values_list("fence", flat=True).get(run_id=self.key)
+            self._take(run, about)
+        self.fold()
+
+    def _refuse_taken(self, run: Any) -> None:
+        if run.state != State.RUNNING or run.beat_at is None:
+            return
+        silent = run.now - run.beat_at
+        left = timedelta(seconds=STALE) - silent
+        if left > timedelta(0):
+            raise RunIsTaken(
+                f"The run {self.name!r} is being run by process {run.pid} on {run.host}, which was "
+                f"heard of {_seconds(silent)} ago. If it is dead, call again in {_seconds(left)}, "
+                "or at once with take_over=True; its chunks can't commit after that."
+            )
+
+    def _take(self, run: Any, about: dict[str, Any]) -> None:
+        before = State(run.state)
+        reason = EDGES[(before, State.RUNNING)] if before is not State.RUNNING else ""
+        if before is State.RUNNING:
+            check_edge(State.RUNNING, State.INTERRUPTED)
+            heard = "" if run.beat_at is None else f" for {_seconds(run.now - run.beat_at)}"
+            reason = f"taken over from process {run.pid} on {run.host}, not heard of{heard}"
+        self._runs().update(
+            fence=self.fence,
+            state=State.RUNNING,
+            reason=reason,
+            wanted="",
+            beat_at=Now(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=run.started_at or Now(),
+            finished_at=None,
+            carpool_version=_version(),
+            django_version=django.get_version(),
+            **about,
+        )
+
+    # Keeping it.
+
+    def beat(self) -> str:
+        """Say that the coordinator lives; return what it is asked to do.
+
+        Raises:
+            TakenOver: it has been taken over.
+        """
+        if not self._mine().update(beat_at=Now()):
+            raise self._taken_over()
+        return self._runs().values_list("wanted", flat=True).get()
+
+    def _taken_over(self) -> TakenOver:
+        run = self._runs().first()
+        who = "gone" if run is None else f"run by process {run.pid} on {run.host} now"
+        return TakenOver(
+            f"The run {self.name!r} was taken over and is {who}. What this process has committed "
+            "counts; what it had not, it can't commit any more."
+        )
+
+    def fold(self, failures: Iterable[Places] = (), **columns: Any) -> None:
+        """Make the entries part of the run's row, so that there are never many.
+
+        ``failures``: items that failed without a transaction of their own.
+
+        Raises:
+            TakenOver: it has been taken over.
+        """
+        if self._stale:
+            self._read()
+        self._stale = True
+        done = self.done
+        with transaction.atomic(using=self.alias):
+            if not self._mine().update(beat_at=Now()):
+                raise self._taken_over()
+            entries = list(self._entries())
+            for entry in entries:
+                if entry.fence == self.fence and not entry.void:
+                    self._folded.add(entry.chunk, entry.chunk)
+                if not entry.void:
+                    done.add(
+                        Spans.loads(entry.done),
+                        Spans.loads(entry.failed),
+                        Marks.loads(entry.marks),
+                        entry.succeeded,
+                        entry.skipped,
+                    )
+            for places in failures:
+                failed = Spans((end, end) for end in places.ends)
+                done.add(places.spans(), failed, Marks.of_items(done.marks.step, places.marked()))
+            self._runs().update(
+                settled=done.settled.dumps(),
+                failed_positions=done.failed.dumps(),
+                marks=done.marks.dumps(),
+                succeeded=done.succeeded,
+                failed=len(done.failed),
+                skipped=done.skipped,
+                **columns,
+            )
+            self._delete([entry.pk for entry in entries])
+        self._stale = False
+
+    def _read(self) -> None:
+        run = self._runs().get()
+        self.done = Done(
+            Spans.loads(run.settled),
+            Spans.loads(run.failed_positions),
+            Marks.loads(run.marks),
+            run.succeeded,
+            run.skipped,
+        )
+
+    def _delete(self, keys: list[int]) -> None:
+        # Not QuerySet.delete(), which tells receivers.
+        connection = connections[self.alias]
+        table = connection.ops.quote_name(Entry._meta.db_table)
+        column = connection.ops.quote_name("id")
+        with connection.cursor() as cursor:
+            for start in range(0, len(keys), DELETED_AT_ONCE):
+                part = keys[start : start + DELETED_AT_ONCE]
+                marks = ", ".join(["%s"] * len(part))
+                cursor.execute(f"DELETE FROM {table} WHERE {column} IN ({marks})", part)
+
+    # Asking it.
+
+    def has_committed(self, chunk: int) -> bool:
+        """Tell whether a chunk whose worker or connection was lost during COMMIT has committed.
+
+        By inserting an entry in its place: that waits until the other transaction has ended, if
+        the server still works at it, and fails if it has committed. If it succeeds, that chunk
+        can't commit any more, whoever may still try.
+
+        Raises:
+            TakenOver: it has been taken over.
+        """
+        if chunk in self._folded:
+            return True
+        entry = Entry(
+            run_id=self.key,
+            fence=self.fence,
+            chunk=chunk,
+            done="[]",
+            failed="[]",
+            succeeded=0,
+            skipped=0,
+            marks="",
+            void=True,
+        )
+        try:
+            with transaction.atomic(using=self.alias):
+                if not self._mine().update(beat_at=Now()):
+                    raise self._taken_over()
+                Entry._base_manager.using(self.alias).bulk_create([entry])
+        except IntegrityError:
+            return not self._entries().get(fence=self.fence, chunk=chunk).void
+        return False
+
+    # Closing it.
+
+    def close(self, state: State, reason: str, failures: Iterable[Places], **columns: Any) -> None:
+        """Write how it ended."""
+        check_edge(State.RUNNING, state)
+        self.fold(
+            failures,
+            state=state,
+            reason=reason or EDGES[(State.RUNNING, state)],
+            wanted="",
+            finished_at=Now(),
+            **columns,
+        )
+
+
+def _seconds(span: timedelta) -> str:
+    return f"{max(0.0, span.total_seconds()):.1f} seconds"
+
+
+def _version() -> str:
+    try:
+        return version("django-carpool")
+    except PackageNotFoundError:  # run from a folder of sources
+        return ""

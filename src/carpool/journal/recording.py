@@ -1,0 +1,135 @@
+"""What a worker writes, in its chunk's own transaction, just before COMMIT.
+
+Needs no model: a worker knows the tables by name, and has one statement for all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from carpool.journal.marks import Marks
+from carpool.journal.spans import Spans
+
+_SHARED_LOCK = {"postgresql": "FOR SHARE", "mysql": "LOCK IN SHARE MODE", "sqlite": ""}
+"""By vendor, since Django knows no shared locks. SQLite has one writer at a time: nobody else can
+change the lease before COMMIT. https://www.postgresql.org/docs/current/explicit-locking.html,
+https://dev.mysql.com/doc/refman/8.4/en/innodb-locking-reads.html."""
+
+COLUMNS = ("run_id", "fence", "chunk", "done", "failed", "succeeded", "skipped", "marks", "void")
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A coordinator's right to have entries written: for each alias a run's key and a fence."""
+
+    runs: dict[str, tuple[int, int]]
+    entries: str
+    leases: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a chunk's entry says, as far as the coordinator knows before the chunk has run.
+
+    ``done``: its positions, as text. ``ends``: the position of each item.
+    """
+
+    done: str
+    ends: Sequence[int]
+    marks: str
+
+    def failed(self, faults: Iterable[int]) -> str:
+        """Return the positions of the failed items, as text."""
+        return Spans((self.ends[p], self.ends[p]) for p in faults).dumps()
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a chunk's items are in the input.
+
+    An item covers the positions from ``start`` to ``end``: its own, and those before it at which
+    there is nothing (keys that no row has). ``digests``: None for an item that is marked already.
+    """
+
+    starts: Sequence[int]
+    ends: Sequence[int]
+    digests: Sequence[int | None]
+
+    def part(self, positions: Sequence[int]) -> Places:
+        """Return those of some of the chunk's items."""
+        return Places(
+            [self.starts[p] for p in positions],
+            [self.ends[p] for p in positions],
+            [self.digests[p] for p in positions],
+        )
+
+    def spans(self) -> Spans:
+        """Return all positions."""
+        spans = Spans()
+        first = last = None
+        for start, end in zip(self.starts, self.ends, strict=True):
+            if last is not None and start == last + 1:  # nearly always: no search is needed
+                last = end
+                continue
+            if first is not None and last is not None:
+                spans.add(first, last)
+            first, last = start, end
+        if first is not None and last is not None:
+            spans.add(first, last)
+        return spans
+
+    def marked(self) -> Iterable[tuple[int, int]]:
+        """Yield position and digest of each item that has one."""
+        for end, digest in zip(self.ends, self.digests, strict=True):
+            if digest is not None:
+                yield end, digest
+
+    def note(self, step: int) -> Note:
+        """Return what is sent to the worker."""
+        first, last = self.ends[0], self.ends[-1]
+        in_a_row = last - first + 1 == len(self.ends)
+        ends = range(first, last + 1) if in_a_row else list(self.ends)
+        return Note(self.spans().dumps(), ends, Marks.of_items(step, self.marked()).dumps())
+
+
+def record(
+    connection: BaseDatabaseWrapper,
+    permit: Permit,
+    number: int,
+    note: Note,
+    faults: Sequence[int],
+    skipped: int,
+) -> bool:
+    """Insert a chunk's entry; return False if its coordinator has no say any more.
+
+    See Note [Fence] in `models`.
+    """
+    run, fence = permit.runs[connection.alias]
+    quote = connection.ops.quote_name
+    values: list[int | str] = [
+        run,
+        fence,
+        number,
+        note.done,
+        note.failed(faults),
+        len(note.ends) - len(faults) - skipped,
+        skipped,
+        note.marks,
+        False,
+    ]
+    sql = (
+        f"INSERT INTO {quote(permit.entries)} ({', '.join(map(quote, COLUMNS))}) "
+        f"SELECT {', '.join(['%s'] * len(values))} FROM {quote(permit.leases)} "
+        f"WHERE {quote('run_id')} = %s AND {quote('fence')} = %s {shared_lock(connection)}"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*values, run, fence])
+        return bool(cursor.rowcount == 1)
+
+
+def shared_lock(connection: BaseDatabaseWrapper) -> str:
+    """Return the clause; a database that nobody has looked at gets the exclusive one."""
+    return _SHARED_LOCK.get(connection.vendor, "FOR UPDATE")

@@ -1,0 +1,154 @@
+"""Reading a source again: what is done is passed over, and compared with what it was.
+
+Items are known by their position. Of an iterable that is its index; of a QuerySet the primary key,
+a whole number, since rows that are done may no longer match its filters. Only an iterable can be
+compared: a row's key is all that the source says of it.
+
+Of a stretch of positions that share a mark, none is given out before all have been compared. So
+nothing is written of a source that has changed, as far as it is known by then; and at most a
+stretch is held in memory, one item of four thousand, four thousand of sixteen million.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from carpool.exceptions import SourceChanged, SourceRepeats
+from carpool.journal.marks import Marks, digest
+from carpool.journal.spans import Spans
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An item that is to be run, and where it is.
+
+    ``start`` and ``end`` are what it covers, as in `recording.Places`; ``digest`` is None where the
+    item is marked already, since it has failed before.
+    """
+
+    index: int
+    start: int
+    end: int
+    digest: int | None
+    item: Any
+
+
+class Resumption:
+    """What is left of a source.
+
+    Attributes:
+        already: items passed over since they are done.
+        failed_before: items passed over since they have failed, and are not to be tried again.
+    """
+
+    def __init__(
+        self,
+        settled: Spans,
+        failed: Spans,
+        marks: Marks,
+        *,
+        by_key: bool,
+        retry_failed: bool,
+        ignore_changes: bool,
+    ) -> None:
+        self._settled = settled
+        self._failed = failed
+        self._marks = marks
+        self._by_key = by_key
+        self._retry_failed = retry_failed
+        self._ignore_changes = ignore_changes
+        self.already = 0
+        self.failed_before = 0
+
+    def left(self, items: Iterable[Any]) -> Iterator[Place]:
+        """Yield what is to be run.
+
+        Raises:
+            SourceChanged: an item is not what it was.
+            SourceRepeats: a queryset gives a row twice.
+        """
+        return self._left_by_key(items) if self._by_key else self._left_by_index(items)
+
+    def _passes(self, position: int) -> bool:
+        """Count an item that isn't to be run."""
+        if position not in self._settled:
+            return False
+        if position not in self._failed:
+            self.already += 1
+            return True
+        if self._retry_failed:
+            return False
+        self.failed_before += 1
+        return True
+
+    def _left_by_key(self, keys: Iterable[Any]) -> Iterator[Place]:
+        previous: int | None = None
+        for index, key in enumerate(keys):
+            if key == previous:
+                raise SourceRepeats(
+                    f"The queryset gives the row with the key {key!r} twice (it joins a to-many "
+                    "relation, say). A journal knows rows by their key: add .distinct()."
+                )
+            start = key if previous is None else previous + 1
+            previous = key
+            if not self._passes(key):
+                yield Place(index, start, key, None, key)
+
+    def _left_by_index(self, items: Iterable[Any]) -> Iterator[Place]:
+        held: list[Place] = []  # of the stretch that is being compared
+        total = 0
+        end = -1  # the last position of that stretch
+        index = -1
+        for index, item in enumerate(items):
+            expected = None if self._ignore_changes else self._marks.of(index)
+            value = digest(item)
+            if expected is not None and index > end:
+                total, end = 0, self._marks.stretch(index)[1]
+            settled = index in self._settled
+            if settled:
+                total += value
+            if not self._passes(index):
+                place = Place(index, index, index, None if settled else value, item)
+                if expected is None:
+                    yield place
+                    continue
+                held.append(place)
+            if index == end:
+                self._compare(index, total)
+                yield from held
+                held.clear()
+        if not self._ignore_changes:
+            self._refuse_shorter(index + 1)
+            if index <= end and held:
+                self._compare(index, total)
+        yield from held
+
+    def _compare(self, index: int, total: int) -> None:
+        expected = self._marks.of(index)
+        total %= 1 << 64
+        if expected == total:
+            return
+        first, last = self._marks.stretch(index)
+        what = f"the item at position {first}"
+        if first != last:
+            what = f"an item at one of the positions {first} to {last}"
+        raise SourceChanged(
+            f"The source has changed: {what} is not what it was when the run did it (digest then "
+            f"{expected:016x}, now {total:016x}). From there on nothing was run. A run is taken up "
+            "with the same items in the same order; give a changed source another journal name. "
+            "Or, if you are sure that each position still means the same, pass "
+            "ignore_changed_source=True.",
+            position=first,
+        )
+
+    def _refuse_shorter(self, count: int) -> None:
+        highest = self._settled.highest
+        if highest is not None and highest >= count:
+            raise SourceChanged(
+                f"The source has changed: it has {count} items now, and the item at position "
+                f"{highest} was done before. Or it ended early: a file cut short, say. Give a "
+                "changed source another journal name.",
+                position=count,
+            )
