@@ -1,0 +1,85 @@
+"""Whom to kill: the processes of a script's session, as /proc shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import HANG, Script
+
+#: Seconds that a worker may outlive its coordinator.
+ORPHAN_SECONDS = 2.0
+
+
+def workers(script: Script) -> list[int]:
+    """Return the living workers of a script: each leads a process group, in the script's session.
+
+    A process that was killed and that nobody has waited for yet (a zombie) doesn't live.
+    """
+    found = []
+    for pid in script.members():
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == pid != script.process.pid:
+                found.append(pid)
+    return sorted(found)
+
+
+def kill_workers_until_it_ends(script: Script, chance: random.Random, every: float) -> int:
+    """Kill one worker, whichever, again and again; return how many were."""
+    kills = 0
+    deadline = time.monotonic() + 2 * HANG
+    while script.process.poll() is None:
+        if time.monotonic() > deadline:
+            pytest.fail(f"still running after {kills} kills:\n{script.members()}\n{script.err}")
+        if crew := workers(script):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(crew), signal.SIGKILL)
+                kills += 1
+        time.sleep(every)
+    return kills
+
+
+@dataclass
+class Orphanage:
+    """Watches over what killed coordinators have left behind."""
+
+    waiting: list[tuple[Script, float]] = field(default_factory=list)
+
+    def take_in(self, script: Script) -> None:
+        """Begin to count: its coordinator has just died."""
+        self.waiting.append((script, time.monotonic()))
+
+    def look(self) -> None:
+        """Fail if one has lived too long."""
+        left = []
+        for script, died in self.waiting:
+            late = time.monotonic() - died >= ORPHAN_SECONDS
+            members = script.members()  # looked at after the clock
+            if members and late:
+                pytest.fail(
+                    f"alive {time.monotonic() - died:.2f} s after its coordinator {members}"
+                )
+            if members:
+                left.append((script, died))
+        self.waiting = left
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, looking on."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.look()
+            time.sleep(min(0.05, left))
+
+    def close(self) -> None:
+        """Wait until all are gone, or one is late."""
+        while self.waiting:
+            self.look()
+            time.sleep(0.05)

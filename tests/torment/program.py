@@ -1,0 +1,72 @@
+"""The scripts that are tormented: their first lines, and what they tell at their end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.acceptance.conftest import Script
+
+#: The first lines of every script. ``create`` is the oracle's item; ``run`` tells how it ended.
+PREAMBLE = """
+import itertools, json, os, pathlib, random, signal, sys, threading, time
+import django
+django.setup()
+import carpool
+from carpool.exceptions import CarpoolError
+from django.db import connection, transaction
+from tests.app.models import Author, Line, Order, Profile
+
+FOLDER = pathlib.Path(sys.argv[1])
+
+def create(number, seconds=0):
+    Author.objects.create(name=f"a{number}")
+    if seconds:
+        time.sleep(seconds)
+
+def touch(name):
+    (FOLDER / name).touch()
+
+def note_progress(snapshot):
+    (FOLDER / "progress.new").write_text(f"{snapshot.done}\\n")
+    (FOLDER / "progress.new").rename(FOLDER / "progress")
+
+COUNTS = "total succeeded already failed failed_before not_run unknown retries chunks".split()
+
+def run(function, items, **options):
+    error = None
+    options = dict(executor="processes", workers=4, journal="t", progress=note_progress) | options
+    try:
+        report = carpool.run(function, items, **options)
+    except CarpoolError as raised:
+        report, error = raised.report, raised
+    told = {"raised": error and type(error).__name__, "message": str(error or "")}
+    if report is not None:
+        told |= {name: getattr(report, name) for name in COUNTS}
+        told["failures"] = [[f.index, f.error.rpartition(".")[2], f.stage, f.message[:300]]
+                            for f in report.failures]
+    print("TOLD", json.dumps(told), flush=True)
+"""
+
+
+def told(script: Script) -> dict[str, Any]:
+    """Return what a script has told of its only run."""
+    lines = [line for line in script.out.splitlines() if line.startswith("TOLD ")]
+    assert len(lines) == 1, f"{script.out}\n{script.err}"
+    found: dict[str, Any] = json.loads(lines[0].removeprefix("TOLD "))
+    return found
+
+
+def all_succeeded(script: Script, count: int) -> dict[str, Any]:
+    """Fail unless its report says that all items succeeded; return what it told."""
+    found = told(script)
+    assert found["raised"] is None, found
+    assert (found["total"], found["succeeded"]) == (count, count), found
+    assert (found["failed"], found["unknown"], found["not_run"]) == (0, 0, 0), found
+    return found
+
+
+def progress(script: Script) -> int:
+    """Return how many items a running script has done, as far as it has said."""
+    lines = script.lines("progress")
+    return int(lines[0]) if lines else 0

@@ -1,0 +1,86 @@
+"""The coordinator is killed, and its run taken up, again and again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.torment.killing import Orphanage
+from tests.torment.oracle import exactly_once, rows_exactly_once
+from tests.torment.program import PREAMBLE, all_succeeded, progress
+
+ITEMS = 5_000
+KILLS = 20
+LONGEST_LIFE = 1.2
+"""Seconds, at most, that every other coordinator lives, its start-up included."""
+
+LONGEST_WORK = 0.6
+"""Seconds, at most, that the others live from their first COMMIT on."""
+
+TEXT = f"""
+def slowly(number):
+    create(number, 0.004)
+
+if __name__ == "__main__":
+    run(slowly, range({ITEMS}), take_over=True)
+"""
+
+
+def wait_until_begun(script: Script, orphans: Orphanage) -> None:
+    """Wait for its first COMMIT, or its end."""
+
+    def has_begun() -> bool:
+        orphans.look()
+        return progress(script) > 0 or script.process.poll() is not None
+
+    wait_until(has_begun, lambda: f"it doesn't begin:\n{script.err}")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("no_connections_left")
+def test_coordinators_killed_at_random(start: Callable[..., Script], seed: int) -> None:
+    """A run whose coordinator is killed 20 times, and taken up at once, does each item once.
+
+    The next begins while workers of the last may be at work; none of these lives two seconds more.
+    """
+    chance = random.Random(seed)
+    orphans = Orphanage()
+    done = []
+    for kill in range(KILLS):
+        script = start(TEXT, preamble=PREAMBLE)
+        if kill % 2:
+            wait_until_begun(script, orphans)
+            orphans.sleep(chance.uniform(0, LONGEST_WORK))
+        else:
+            orphans.sleep(chance.uniform(0, LONGEST_LIFE))
+        assert script.process.poll() is None, f"ended too early:\n{script.out}{script.err}"
+        script.process.kill()
+        orphans.take_in(script)
+        script.process.wait()
+        done.append(progress(script))
+
+    last = start(TEXT, preamble=PREAMBLE)
+    orphans.close()
+    last.wait(seconds=2 * HANG)
+    print("done at each kill:", done)
+    found = all_succeeded(last, ITEMS)
+    assert found["already"] > 0
+    exactly_once(ITEMS)
+
+
+def test_the_oracle_sees_what_no_journal_knows(start: Callable[..., Script]) -> None:
+    """Without a journal the same murder leaves rows that are stored twice: the oracle says so."""
+    text = TEXT.replace("take_over=True", "journal=None, workers=2").replace(str(ITEMS), "400")
+    first = start(text, preamble=PREAMBLE)
+    wait_until(lambda: progress(first) > 0, "it doesn't begin")
+    first.process.kill()
+    first.wait(None)
+
+    second = start(text, preamble=PREAMBLE)
+
+    all_succeeded(second.wait(), 400)
+    with pytest.raises(AssertionError, match="authors are there more than once"):
+        rows_exactly_once(400)

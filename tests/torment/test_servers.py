@@ -1,0 +1,58 @@
+"""The server is killed, and comes back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.torment.oracle import exactly_once
+from tests.torment.program import PREAMBLE, all_succeeded, progress
+from tests.torment.server import ALIAS, OwnServer, own_server
+
+pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
+
+ITEMS = 6_000
+DEATHS = 3
+
+
+@pytest.fixture
+def own(database_vendor: str) -> Iterator[OwnServer]:
+    with own_server(database_vendor) as own:
+        yield own
+
+
+def test_a_server_that_is_killed_and_started_again(
+    start: Callable[..., Script], own: OwnServer, seed: int
+) -> None:
+    """A run lives through the server's death, three times, and each item is stored once."""
+    chance = random.Random(seed)
+    script = start(
+        f"""
+        def slowly(number):
+            create(number, 0.003)
+
+        if __name__ == "__main__":
+            run(slowly, range({ITEMS}), retries=10)
+        """,
+        preamble=PREAMBLE,
+        environment=own.environment(),
+    )
+    for death in range(DEATHS):
+        mark = ITEMS * (death + chance.uniform(0.1, 0.9)) / (DEATHS + 1)
+
+        def is_there(mark: float = mark) -> bool:
+            return progress(script) >= mark or script.process.poll() is not None
+
+        wait_until(is_there, lambda: f"it gets no further than {progress(script)}:\n{script.err}")
+        assert script.process.poll() is None, f"ended too early:\n{script.out}{script.err}"
+        own.kill()
+        own.start_again()
+
+    script.wait(seconds=2 * HANG)
+    found = all_succeeded(script, ITEMS)
+    print({name: found[name] for name in ("retries", "chunks")})
+    assert found["retries"] > 0
+    exactly_once(ITEMS, using=ALIAS)
