@@ -129,6 +129,24 @@ def chunk_transaction(using: tuple[str, ...]) -> Iterator[None]:
 
 
 @contextmanager
+def impatient(connection: BaseDatabaseWrapper, seconds: float = 0.2) -> Iterator[None]:
+    """Wait no longer than so for SQLite's write lock, in the block; elsewhere nothing changes."""
+    if not hasattr(connection, "is_in_memory_db"):  # not SQLite
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout")
+        patience = cursor.fetchone()[0]
+        cursor.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        if connection.connection is not None:
+            with connection.cursor() as cursor:
+                cursor.execute(f"PRAGMA busy_timeout = {patience}")
+
+
+@contextmanager
 def no_open_cursors(using: tuple[str, ...]) -> Iterator[None]:
     """Let ``iterator()`` on SQLite read all its rows at once, in this thread, for the block.
 

@@ -12,6 +12,7 @@ from carpool.errors import describe
 from carpool.exceptions import NotSendable
 from carpool.functions import dumps
 from carpool.interrupts import Interrupts
+from carpool.journal.marks import digest
 from carpool.journal.recording import Places
 from carpool.journal.resuming import Place, Resumption
 from carpool.pacing import MOST_BYTES
@@ -53,6 +54,7 @@ class Reader:
         self._step = step
         self._iterator: Any = None
         self._chunks = 0
+        self._index = 0  # of the next item, where it doesn't tell itself
         self.read = 0
         self.exhausted = False
         self.error: BaseException | None = None
@@ -76,7 +78,7 @@ class Reader:
         items: list[Any] = []
         payloads: list[bytes | None] = []
         indexes: list[int] = []
-        places: list[Place] = []
+        places: list[Place | None] = []
         taken = Taken(None)
         weight = 0
         began = self.read
@@ -87,23 +89,24 @@ class Reader:
             item = self._next()
             if self.exhausted:
                 break
-            index, place = self.read, None
-            if isinstance(item, Place):
-                index, place, item = item.index, item, item.item
+            index, place = self._index, None
+            if type(item) is Place:
+                index, place, item = item.number, item, item.item
+            self._index = index + 1
             self.read += 1
             try:
                 payload = pickle.dumps(item, pickle.HIGHEST_PROTOCOL) if local else dumps(item)
             except Exception as error:
                 if not local:
                     fault = _not_sendable(item, error)
-                    taken.unsendable.append((index, item, fault, _places([place] if place else [])))
+                    where = self._places([index], [item], [place])
+                    taken.unsendable.append((index, item, fault, where))
                     continue
                 payload = None
             items.append(item)
             payloads.append(payload)
             indexes.append(index)
-            if place is not None:
-                places.append(place)
+            places.append(place)
             weight += len(payload) if payload is not None else 0
         if items:
             taken.chunk = Chunk(
@@ -112,10 +115,28 @@ class Reader:
                 items,
                 payloads,
                 local,
-                places=_places(places),
+                places=self._places(indexes, items, places),
                 step=self._step(),
             )
         return taken
+
+    def _places(
+        self, indexes: list[int], items: list[Any], places: Sequence[Place | None]
+    ) -> Places | None:
+        """Return where a chunk's items are, if a journal wants to know."""
+        if self.resumption is None:
+            return None
+        if not any(places):
+            return Places(indexes, indexes, list(map(digest, items, indexes)))
+        whole = [
+            place or Place(index, index, index, digest(item, index), item)
+            for index, item, place in zip(indexes, items, places, strict=True)
+        ]
+        return Places(
+            [place.start for place in whole],
+            [place.end for place in whole],
+            [place.digest for place in whole],
+        )
 
     def _next(self) -> Any:
         """Return the source's next item, or set ``exhausted``. Ctrl-C is raised in here."""
@@ -137,16 +158,6 @@ class Reader:
         finally:
             self._interrupts.raising = False
         return None
-
-
-def _places(places: Sequence[Place]) -> Places | None:
-    if not places:
-        return None
-    return Places(
-        [place.start for place in places],
-        [place.end for place in places],
-        [place.digest for place in places],
-    )
 
 
 def _not_sendable(item: Any, error: Exception) -> Fault:

@@ -314,10 +314,12 @@ class _Run:
         journal, options = self._journal, self._options
         if journal is None:
             return None
+        queryset = self._source.queryset
         journal.open(
+            "index" if queryset is None else f"the keys of {queryset.model._meta.label}",
             {
                 "function": _name(function),
-                "source": _name(items if self._source.queryset is None else items.model),
+                "source": _name(items if queryset is None else queryset.model),
                 "options": {
                     name: value
                     for name in _RECORDED
@@ -328,7 +330,7 @@ class _Run:
         )
         self._job = replace(self._job, permit=journal.permit)
         return journal.resumption(
-            by_key=self._source.queryset is not None,
+            by_key=queryset is not None,
             retry_failed=options.retry_failed,
             ignore_changes=options.ignore_changed_source,
         )
@@ -553,7 +555,7 @@ class _Run:
                 reason,
                 rate=report.rate,
                 retries=report.retries,
-                last_error=str(report.failures[-1]) if report.failures else "",
+                **({"last_error": str(report.failures[-1])} if report.failures else {}),
             )
         except (DatabaseError, RunFailed) as problem:
             # The items are no worse for it: their entries are there.
@@ -569,7 +571,8 @@ def _name(value: Any) -> str:
     while isinstance(value, functools.partial):
         value = value.func
     named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+    module = getattr(named, "__module__", type(named).__module__)
+    return f"{module}.{named.__qualname__}"
 
 
 def _reason(failure: BaseException) -> str:

@@ -14,20 +14,25 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import django
-from django.db import IntegrityError, connections, transaction
+from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
-from carpool.exceptions import RunIsTaken, TakenOver
+from carpool import databases
+from carpool.errors import Trouble, trouble_of
+from carpool.exceptions import ConfigurationError, RunIsTaken, TakenOver
 from carpool.journal.marks import Marks
 from carpool.journal.models import Entry, Lease, Run
 from carpool.journal.recording import Places
 from carpool.journal.spans import Spans
 from carpool.journal.states import EDGES, State, check_edge
 
+BEAT = 4.0
+"""Seconds between two beats: one commit each."""
+
 STALE = 15.0
-"""Seconds without a beat after which a run may be taken over. Beats come every second; a database
-that restarts takes some more. What is taken too early is no harm: the fence holds."""
+"""Seconds without a beat after which a run may be taken over: three that did not come. What is
+taken too early is no harm: the fence holds."""
 
 DELETED_AT_ONCE = 500
 
@@ -66,6 +71,7 @@ class Book:
         self.key = 0
         self.fence = 0
         self.done = Done()
+        self._takes = 0
         self._folded = Spans()  # numbers of this coordinator's chunks that have committed
         self._stale = True  # what is in memory may not be what is in the database
 
@@ -80,19 +86,24 @@ class Book:
 
     # Taking it.
 
-    def open(self, about: dict[str, Any], *, take_over: bool) -> None:
-        """Take the run, new or not, and read what is done.
+    def open(self, positions: str, about: dict[str, Any], *, take_over: bool) -> None:
+        """Take the run, new or not, and read what is done. May be tried again.
 
         Raises:
             RunIsTaken: somebody else runs it.
+            ConfigurationError: the name, or what is done, is another run's.
         """
+        runs = Run._base_manager.using(self.alias)
         # bulk_create(): no receiver of the user's hears of carpool's own rows.
-        Run._base_manager.using(self.alias).bulk_create(
-            [Run(name=self.name)], ignore_conflicts=True
-        )
-        self.key = (
-            Run._base_manager.using(self.alias).values_list("pk", flat=True).get(name=self.name)
-        )
+        runs.bulk_create([Run(name=self.name)], ignore_conflicts=True)
+        self.key, name = runs.values_list("pk", "name").get(name=self.name)
+        if name != self.name:
+            raise ConfigurationError(
+                f"journal={self.name!r} is the name {name!r} of another run to the database "
+                f"{self.alias!r}. Choose one that differs in more than case, accents or spaces at "
+                "its end."
+            )
+        self._takes += 1
         leases = Lease._base_manager.using(self.alias)
         leases.bulk_create([Lease(run_id=self.key)], ignore_conflicts=True)
         with transaction.atomic(using=self.alias):
@@ -101,13 +112,16 @@ class Book:
             run = self._runs().annotate(now=Now()).get()
             if not take_over:
                 self._refuse_taken(run)
+            self._refuse_other_positions(run, positions)
             self.fence = leases.values_list("fence", flat=True).get(run_id=self.key)
-            self._take(run, about)
+            self._take(run, {"positions": positions, **about})
         self.fold()
 
     def _refuse_taken(self, run: Any) -> None:
         if run.state != State.RUNNING or run.beat_at is None:
             return
+        if self._takes > 1 and (run.host, run.pid) == (socket.gethostname(), os.getpid()):
+            return  # by this very book, when the answer was lost
         silent = run.now - run.beat_at
         left = timedelta(seconds=STALE) - silent
         if left > timedelta(0):
@@ -116,6 +130,14 @@ class Book:
                 f"heard of {_seconds(silent)} ago. If it is dead, call again in {_seconds(left)}, "
                 "or at once with take_over=True; its chunks can't commit after that."
             )
+
+    def _refuse_other_positions(self, run: Run, positions: str) -> None:
+        if run.positions in ("", positions):
+            return
+        raise ConfigurationError(
+            f"The run {self.name!r} went by {run.positions}, and now it would go by {positions}. "
+            "Another source needs another journal name."
+        )
 
     def _take(self, run: Any, about: dict[str, Any]) -> None:
         before = State(run.state)
@@ -141,15 +163,25 @@ class Book:
 
     # Keeping it.
 
-    def beat(self) -> str:
-        """Say that the coordinator lives; return what it is asked to do.
+    def look(self) -> str:
+        """Return what the coordinator is asked to do; and now and then say that it lives.
 
         Raises:
             TakenOver: it has been taken over.
         """
-        if not self._mine().update(beat_at=Now()):
+        columns = self._mine().annotate(now=Now()).values_list("wanted", "beat_at", "now")
+        row = columns.first()
+        if row is None:
             raise self._taken_over()
-        return self._runs().values_list("wanted", flat=True).get()
+        wanted, beat_at, now = row
+        if beat_at is None or now - beat_at > timedelta(seconds=BEAT):
+            try:
+                with databases.impatient(connections[self.alias]):
+                    self._mine().update(beat_at=Now())
+            except DatabaseError as error:  # another time, then; what is wanted is known
+                if trouble_of(error) is not Trouble.RETRY:
+                    raise
+        return wanted
 
     def _taken_over(self) -> TakenOver:
         run = self._runs().first()
@@ -159,14 +191,18 @@ class Book:
             "counts; what it had not, it can't commit any more."
         )
 
-    def fold(self, failures: Iterable[Places] = (), **columns: Any) -> None:
+    def fold(
+        self, failures: Iterable[Places] = (), *, fence: int | None = None, **columns: Any
+    ) -> None:
         """Make the entries part of the run's row, so that there are never many.
 
-        ``failures``: items that failed without a transaction of their own.
+        ``failures``: items that failed without a transaction of their own. ``fence``: the lowest
+        with which a chunk can still commit; by default this coordinator's.
 
         Raises:
             TakenOver: it has been taken over.
         """
+        lowest = self.fence if fence is None else fence
         if self._stale:
             self._read()
         self._stale = True
@@ -187,18 +223,21 @@ class Book:
                         entry.skipped,
                     )
             for places in failures:
+                # They may be here already, if the answer to an earlier COMMIT was lost.
+                marks = places.without(done.settled).marks(done.marks.step)
                 failed = Spans((end, end) for end in places.ends)
-                done.add(places.spans(), failed, Marks.of_items(done.marks.step, places.marked()))
+                done.add(places.spans(), failed, marks)
             self._runs().update(
                 settled=done.settled.dumps(),
                 failed_positions=done.failed.dumps(),
                 marks=done.marks.dumps(),
                 succeeded=done.succeeded,
-                failed=len(done.failed),
+                failed=done.failed.count(),
                 skipped=done.skipped,
                 **columns,
             )
-            self._delete([entry.pk for entry in entries])
+            # A void entry is what keeps its chunk from committing, as long as the fence holds.
+            self._delete([e.pk for e in entries if not e.void or e.fence < lowest])
         self._stale = False
 
     def _read(self) -> None:
@@ -261,8 +300,12 @@ class Book:
     def close(self, state: State, reason: str, failures: Iterable[Places], **columns: Any) -> None:
         """Write how it ended."""
         check_edge(State.RUNNING, state)
+        # Whoever still has a chunk of this run in hand, lost and forgotten, can't commit it now.
+        leases = Lease._base_manager.using(self.alias).filter(run_id=self.key, fence=self.fence)
+        leases.update(fence=F("fence") + 1)
         self.fold(
             failures,
+            fence=self.fence + 1,
             state=state,
             reason=reason or EDGES[(State.RUNNING, state)],
             wanted="",

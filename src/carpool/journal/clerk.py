@@ -1,13 +1,15 @@
 """A thread that does the journal's writing, on connections of its own.
 
-So that beats come while an item takes minutes, and that whatever the source or a function in the
-caller does with this thread's connection (a transaction, an open cursor) is no matter.
+So that the run is known to live while an item takes minutes; and that whatever the source, or a
+function in the caller, does with this thread's connection (a transaction, an open cursor) is no
+matter.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -16,17 +18,16 @@ from carpool import databases
 
 T = TypeVar("T")
 
-BEAT = 1.0
-"""Seconds between two beats. A request to cancel is noticed within one, a death within
-`book.STALE`."""
+LOOK = 1.0
+"""Seconds between two looks at what is wanted of the run, which is to be noticed within two."""
 
 
 class Clerk:
-    """One thread that does what it is told, and ``beat()`` every second."""
+    """One thread that does what it is told, and looks around every second."""
 
-    def __init__(self, beat: Callable[[], Any]) -> None:
-        self._beat = beat
-        self._beating = False
+    def __init__(self, look: Callable[[], Any]) -> None:
+        self._look = look
+        self._looking = False
         self._inbox: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
         self._inbox = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="carpool journal", daemon=True)
@@ -42,24 +43,26 @@ class Clerk:
         self._inbox.put((task, future))
         return future
 
-    def start_beating(self) -> None:
-        """Beat from now on."""
-        self._beating = True
+    def start_looking(self) -> None:
+        """Call ``look()`` every second from now on, whatever else is to be done."""
+        self._looking = True
 
     def stop(self) -> None:
         """End, when all that was told is done. May be called twice."""
-        self._beating = False
+        self._looking = False
         self._inbox.put(None)
         self._thread.join()
 
     def _work(self) -> None:
         try:
+            looked = time.monotonic()
             while True:
+                if self._looking and time.monotonic() - looked >= LOOK:
+                    self._look()
+                    looked = time.monotonic()
                 try:
-                    message = self._inbox.get(timeout=BEAT)
+                    message = self._inbox.get(timeout=LOOK / 2)
                 except queue.Empty:
-                    if self._beating:
-                        self._beat()
                     continue
                 if message is None:
                     return

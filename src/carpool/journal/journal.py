@@ -4,13 +4,14 @@ The life of it::
 
     open() ── Resumption ──▶ tend() … has_committed()? … failed() ──▶ close()
        │         the reader       the loop, between chunks              succeeded, failed, …
-       └─ clerk: a beat every second; cancel, pause, taken over are noticed there
+       └─ clerk: looks every second; cancel, pause, taken over are noticed there
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
@@ -36,8 +37,14 @@ milliseconds, and leaves at most as many entries as chunks commit in that time."
 FOLDING_SHARE = 100
 """A fold may take at most this part of the run: where it takes longer, it is done less often."""
 
+LONGEST_PAUSE = 30.0
+"""Seconds between two folds at most: one may only have waited for a lock."""
+
 PATIENCE = 60.0
 """Seconds that a question to the journal may take, a restart of the server included."""
+
+LONGEST_TEXT = 10_000
+"""Characters of an error that are kept."""
 
 LONGEST_NAME = 190
 """Characters of a run's name: what MySQL's unique keys bear."""
@@ -65,37 +72,39 @@ class Journal:
         self._notice = notice
         self._taken_over: TakenOver | None = None
         self._failures: list[Places] = []
+        self._folding: Future[None] | None = None
         self._next_fold = time.monotonic() + FOLDING
         self._closed = False
-        self._clerk = Clerk(self._beat)
+        self._clerk = Clerk(self._look)
 
     # At the start.
 
-    def open(self, about: dict[str, Any], *, take_over: bool) -> None:
-        """Take the run.
+    def open(self, positions: str, about: dict[str, Any], *, take_over: bool) -> None:
+        """Take the run. ``positions`` says what its positions are.
 
         Raises:
-            ConfigurationError: there are no tables, or they can't be written.
+            ConfigurationError: there are no tables, or they can't be written; or it is another run.
             RunIsTaken: somebody else runs it.
         """
         try:
             for book in self._books:
-                self._clerk.do(partial(self._open_one, book, about, take_over))
+                self._clerk.do(partial(self._open_one, book, positions, about, take_over))
         except BaseException:
             self.shut()
             raise
-        from carpool.journal.models import Entry, Lease
+        from carpool.journal.models import Entry, Lease, Run
 
         self.permit = Permit(
             {book.alias: (book.key, book.fence) for book in self._books},
+            Run._meta.db_table,
             Entry._meta.db_table,
             Lease._meta.db_table,
         )
-        self._clerk.start_beating()
+        self._clerk.start_looking()
 
-    def _open_one(self, book: Any, about: dict[str, Any], take_over: bool) -> None:
+    def _open_one(self, book: Any, positions: str, about: dict[str, Any], take_over: bool) -> None:
         try:
-            self._persist(lambda: book.open(about, take_over=take_over))
+            self._persist(lambda: book.open(positions, about, take_over=take_over))
         except DatabaseError as error:
             raise ConfigurationError(
                 f"The journal can't be written in the database {book.alias!r}: {error}. Create its "
@@ -104,7 +113,7 @@ class Journal:
             ) from error
 
     def resumption(self, *, by_key: bool, retry_failed: bool, ignore_changes: bool) -> Resumption:
-        """Return what passes over all that is done."""
+        """Return what passes over all that is done now; what is done later doesn't change it."""
         first, *others = (book.done for book in self._books)
         settled, failed = first.settled, first.failed
         for done in others:
@@ -113,7 +122,7 @@ class Journal:
         return Resumption(
             Spans(settled),
             Spans(failed),
-            first.marks,
+            first.marks.copy(),
             by_key=by_key,
             retry_failed=retry_failed,
             ignore_changes=ignore_changes,
@@ -136,27 +145,35 @@ class Journal:
     def counts(self) -> tuple[int, int, int]:
         """Items that have succeeded, failed, and been skipped, in this call and before."""
         done = self._books[0].done
-        return done.succeeded, len(done.failed), done.skipped
+        return done.succeeded, done.failed.count(), done.skipped
 
     # While it runs.
 
     def tend(self) -> None:
-        """Fold the entries now and then.
+        """Have the entries folded now and then, without waiting for it.
 
         Raises:
             TakenOver: somebody else runs it now.
         """
         if self._taken_over is not None:
             raise self._taken_over
-        if time.monotonic() < self._next_fold:
-            return
+        if self._folding is None and time.monotonic() >= self._next_fold:
+            self._folding = self._clerk.begin(self._fold_now_and_then)
+        elif self._folding is not None and self._folding.done():
+            folding, self._folding = self._folding, None
+            folding.result()
+
+    def _fold_now_and_then(self) -> None:
         began = time.monotonic()
+        pause = FOLDING
         try:
-            self._clerk.do(self._fold)
-        except DatabaseError:
-            self._clerk.do(databases.close_mine)  # next time, then: nothing is lost by waiting
-        took = time.monotonic() - began
-        self._next_fold = time.monotonic() + max(FOLDING, took * FOLDING_SHARE)
+            self._fold()
+        except DatabaseError:  # another time, then: nothing is lost by waiting
+            databases.close_mine()
+        else:
+            took = time.monotonic() - began
+            pause = min(LONGEST_PAUSE, max(FOLDING, took * FOLDING_SHARE))
+        self._next_fold = time.monotonic() + pause
 
     def _fold(self) -> None:
         failures = list(self._failures)
@@ -192,10 +209,10 @@ class Journal:
         failed = self._books[0].done.failed
         return [number for number, end in enumerate(places.ends) if end in failed]
 
-    def _beat(self) -> None:
-        """Say that the run goes on, and see what is wanted of it. In the clerk's thread."""
+    def _look(self) -> None:
+        """See what is wanted of the run. In the clerk's thread."""
         try:
-            wanted = [book.beat() for book in self._books]
+            wanted = [book.look() for book in self._books]
         except TakenOver as error:
             self._taken_over = error
             self._notice()
@@ -233,10 +250,11 @@ class Journal:
         """
         if self._closed:
             return
+        columns = {name: _storable(value) for name, value in columns.items()}
         try:
             failures = list(self._failures)
             for book in self._books:
-                close = partial(book.close, state, reason, failures, **columns)
+                close = partial(book.close, state, _storable(reason), failures, **columns)
                 self._clerk.do(partial(self._persist, close))
         finally:
             self.shut()
@@ -245,6 +263,13 @@ class Journal:
         """Leave no thread behind. May be called twice."""
         self._closed = True
         self._clerk.stop()
+
+
+def _storable(value: Any) -> Any:
+    """Return what any database takes: no NUL (PostgreSQL), nothing beyond `LONGEST_TEXT`."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("\0", "\\x00")[:LONGEST_TEXT]
 
 
 def _refuse(name: Any, aliases: Sequence[str]) -> None:

@@ -37,6 +37,9 @@ class Run(models.Model):
         help_text="What the coordinator is asked to do; it looks every second.",
     )
 
+    positions = models.CharField(
+        max_length=255, blank=True, help_text="What positions count: an index, or a model's keys."
+    )
     function = models.TextField(blank=True)
     source = models.TextField(blank=True)
     options = models.JSONField(default=dict, blank=True)

@@ -26,8 +26,9 @@ class Permit:
     """A coordinator's right to have entries written: for each alias a run's key and a fence."""
 
     runs: dict[str, tuple[int, int]]
-    entries: str
-    leases: str
+    run_table: str
+    entry_table: str
+    lease_table: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +82,32 @@ class Places:
             spans.add(first, last)
         return spans
 
-    def marked(self) -> Iterable[tuple[int, int]]:
-        """Yield position and digest of each item that has one."""
-        for end, digest in zip(self.ends, self.digests, strict=True):
-            if digest is not None:
-                yield end, digest
+    def marks(self, step: int) -> Marks:
+        """Return the marks of those items that have a digest."""
+        if self._are_in_a_row():
+            digests = [digest for digest in self.digests if digest is not None]
+            if len(digests) == len(self.ends):
+                return Marks.of_row(step, self.ends[0], digests)
+        pairs = zip(self.ends, self.digests, strict=True)
+        return Marks.of_items(step, [(end, digest) for end, digest in pairs if digest is not None])
+
+    def without(self, known: Spans) -> Places:
+        """Return the same without the digests of items whose positions are known."""
+        pairs = zip(self.ends, self.digests, strict=True)
+        digests = [None if end in known else digest for end, digest in pairs]
+        return Places(self.starts, self.ends, digests)
+
+    def _are_in_a_row(self) -> bool:
+        return self.ends[-1] - self.ends[0] + 1 == len(self.ends)
 
     def note(self, step: int) -> Note:
         """Return what is sent to the worker."""
-        first, last = self.ends[0], self.ends[-1]
-        in_a_row = last - first + 1 == len(self.ends)
-        ends = range(first, last + 1) if in_a_row else list(self.ends)
-        return Note(self.spans().dumps(), ends, Marks.of_items(step, self.marked()).dumps())
+        ends = list(self.ends)
+        if self._are_in_a_row():
+            return Note(
+                self.spans().dumps(), range(ends[0], ends[-1] + 1), self.marks(step).dumps()
+            )
+        return Note(self.spans().dumps(), ends, self.marks(step).dumps())
 
 
 def record(
@@ -121,13 +136,23 @@ def record(
         False,
     ]
     sql = (
-        f"INSERT INTO {quote(permit.entries)} ({', '.join(map(quote, COLUMNS))}) "
-        f"SELECT {', '.join(['%s'] * len(values))} FROM {quote(permit.leases)} "
+        f"INSERT INTO {quote(permit.entry_table)} ({', '.join(map(quote, COLUMNS))}) "
+        f"SELECT {', '.join(['%s'] * len(values))} FROM {quote(permit.lease_table)} "
         f"WHERE {quote('run_id')} = %s AND {quote('fence')} = %s {shared_lock(connection)}"
     )
     with connection.cursor() as cursor:
         cursor.execute(sql, [*values, run, fence])
-        return bool(cursor.rowcount == 1)
+        recorded = bool(cursor.rowcount == 1)
+        if recorded and connection.vendor == "sqlite":
+            # The coordinator's own beats may wait for the one write lock, and wait, behind workers
+            # that pass it on to one another. Here it is held. The format is Django's Now().
+            cursor.execute(
+                f"UPDATE {quote(permit.run_table)} "
+                f"SET {quote('beat_at')} = STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW') "
+                f"WHERE {quote('id')} = %s",
+                [run],
+            )
+    return recorded
 
 
 def shared_lock(connection: BaseDatabaseWrapper) -> str:

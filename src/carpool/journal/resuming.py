@@ -12,23 +12,21 @@ stretch is held in memory, one item of four thousand, four thousand of sixteen m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from carpool.exceptions import SourceChanged, SourceRepeats
 from carpool.journal.marks import Marks, digest
 from carpool.journal.spans import Spans
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """An item that is to be run, and where it is.
 
     ``start`` and ``end`` are what it covers, as in `recording.Places`; ``digest`` is None where the
-    item is marked already, since it has failed before.
+    item is marked already, since it has failed before. ``number`` is its index.
     """
 
-    index: int
+    number: int
     start: int
     end: int
     digest: int | None
@@ -62,8 +60,10 @@ class Resumption:
         self.already = 0
         self.failed_before = 0
 
-    def left(self, items: Iterable[Any]) -> Iterator[Place]:
-        """Yield what is to be run.
+    def left(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield what is to be run: places; then, where nothing is known any more, bare items.
+
+        A bare item's place follows from the one before it, and costs nothing until it is asked for.
 
         Raises:
             SourceChanged: an item is not what it was.
@@ -96,14 +96,16 @@ class Resumption:
             if not self._passes(key):
                 yield Place(index, start, key, None, key)
 
-    def _left_by_index(self, items: Iterable[Any]) -> Iterator[Place]:
+    def _left_by_index(self, items: Iterable[Any]) -> Iterator[Any]:
         held: list[Place] = []  # of the stretch that is being compared
         total = 0
         end = -1  # the last position of that stretch
         index = -1
-        for index, item in enumerate(items):
+        known = self._settled.highest
+        items = iter(items)
+        for index, item in zip(range(self._after_the_known()), items, strict=False):
             expected = None if self._ignore_changes else self._marks.of(index)
-            value = digest(item)
+            value = digest(item, index)
             if expected is not None and index > end:
                 total, end = 0, self._marks.stretch(index)[1]
             settled = index in self._settled
@@ -119,15 +121,24 @@ class Resumption:
                 self._compare(index, total)
                 yield from held
                 held.clear()
-        if not self._ignore_changes:
-            self._refuse_shorter(index + 1)
-            if index <= end and held:
-                self._compare(index, total)
+        if known is not None and known > index and not self._ignore_changes:
+            self._refuse_shorter(index + 1, known)
+        if index < end:
+            self._compare(index, total)
         yield from held
+        for item in items:  # the first of them says where the bare ones begin
+            first = index + 1
+            yield Place(first, first, first, digest(item, first), item)
+            break
+        yield from items
+
+    def _after_the_known(self) -> int:
+        """Return the first position of which nothing is known, nor of its stretch."""
+        highest = self._settled.highest
+        return 0 if highest is None else self._marks.stretch(highest)[1] + 1
 
     def _compare(self, index: int, total: int) -> None:
         expected = self._marks.of(index)
-        total %= 1 << 64
         if expected == total:
             return
         first, last = self._marks.stretch(index)
@@ -136,19 +147,17 @@ class Resumption:
             what = f"an item at one of the positions {first} to {last}"
         raise SourceChanged(
             f"The source has changed: {what} is not what it was when the run did it (digest then "
-            f"{expected:016x}, now {total:016x}). From there on nothing was run. A run is taken up "
-            "with the same items in the same order; give a changed source another journal name. "
-            "Or, if you are sure that each position still means the same, pass "
+            f"{expected or 0:08x}, now {total:08x}). From there on nothing was run. A run is taken "
+            "up with the same items in the same order; give a changed source another journal "
+            "name. Or, if you are sure that each position still means the same, pass "
             "ignore_changed_source=True.",
             position=first,
         )
 
-    def _refuse_shorter(self, count: int) -> None:
-        highest = self._settled.highest
-        if highest is not None and highest >= count:
-            raise SourceChanged(
-                f"The source has changed: it has {count} items now, and the item at position "
-                f"{highest} was done before. Or it ended early: a file cut short, say. Give a "
-                "changed source another journal name.",
-                position=count,
-            )
+    def _refuse_shorter(self, count: int, known: int) -> None:
+        raise SourceChanged(
+            f"The source has changed: it has {count} items now, and the item at position {known} "
+            "was done before. Or it ended early: a file cut short, say. Give a changed source "
+            "another journal name.",
+            position=count,
+        )

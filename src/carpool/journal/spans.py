@@ -83,8 +83,8 @@ class Spans:
         """Yield the ranges, in order."""
         return iter(zip(self._starts, self._ends, strict=True))
 
-    def __len__(self) -> int:
-        """Return how many numbers there are, not how many ranges."""
+    def count(self) -> int:
+        """Return how many numbers there are. No ``__len__``: list() would make room for them."""
         return sum(end - start + 1 for start, end in self)
 
     def __bool__(self) -> bool:
@@ -93,7 +93,7 @@ class Spans:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Spans):
             return NotImplemented
-        return list(self) == list(other)
+        return (self._starts, self._ends) == (other._starts, other._ends)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -45,6 +45,14 @@ class Migration(migrations.Migration):
                         max_length=10,
                     ),
                 ),
+                (
+                    "positions",
+                    models.CharField(
+                        blank=True,
+                        help_text="What positions count: an index, or a model's keys.",
+                        max_length=255,
+                    ),
+                ),
                 ("function", models.TextField(blank=True)),
                 ("source", models.TextField(blank=True)),
                 ("options", models.JSONField(blank=True, default=dict)),
