@@ -17,10 +17,12 @@ from carpool.exceptions import (
     NotSendable,
     OutcomeUnknown,
     RunFailed,
+    SourceError,
     TooManyFailures,
     TransactionBroken,
     WorkerDied,
 )
+from carpool.files import read
 from carpool.progress import Snapshot
 from carpool.report import Report
 from carpool.run import run, stream
@@ -41,10 +43,12 @@ __all__ = [
     "Report",
     "RunFailed",
     "Snapshot",
+    "SourceError",
     "TooManyFailures",
     "TransactionBroken",
     "WorkerDied",
     "coalesce",
+    "read",
     "run",
     "stream",
 ]
