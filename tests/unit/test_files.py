@@ -174,6 +174,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (io.StringIO("a.csv"), {}, "What is open already needs no read()"),
     (["a.csv", "*.csv"], {}, "'a.csv' is named twice"),
     ("a\0.csv", {}, "no file"),
+    ("a" * 5000 + ".csv", {}, "File name too long"),
     ("a.csv", {"sheet": "x"}, "sheet= is for xlsx, and what is to be read is csv"),
     ("d.jsonl", {"columns": ["a"]}, "columns= is for csv, tsv, xlsx"),
     ("a.csv", {"allow_nan": True}, "allow_nan= is for jsonl, ndjson, json"),

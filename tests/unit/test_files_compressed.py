@@ -36,6 +36,26 @@ def test_parts_follow_each_other(packing: str, tmp_path: Path) -> None:
 
 
 @packings
+def test_what_follows_must_be_a_part_too(packing: str, tmp_path: Path) -> None:
+    """A part whose beginning is damaged is not taken for the end of the file, nor is anything."""
+    path = tmp_path / f"a.csv.{packing}"
+    part = PACK[packing](TEXT)
+    for after in (b"\xff" + part[1:], b"something else"):
+        path.write_bytes(part + after)
+        error, seen = failure(path)
+        assert seen == len(ROWS)
+        assert "are damaged" in error.message
+
+
+def test_parts_of_xz_may_be_padded(tmp_path: Path) -> None:
+    """Zeros between parts, and at the end, are allowed by the format; by that of gzip, too."""
+    path = tmp_path / "a.csv.xz"
+    half = len(TEXT) // 2
+    path.write_bytes(PACK["xz"](TEXT[:half]) + bytes(8) + PACK["xz"](TEXT[half:]) + bytes(200_000))
+    assert list(carpool.read(path)) == ROWS
+
+
+@packings
 def test_a_file_cut_short_is_an_error_after_what_is_whole(packing: str, tmp_path: Path) -> None:
     """All whole rows come first, then an error with the line, and how many bytes there were."""
     path = tmp_path / f"a.csv.{packing}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import tempfile
 import zipfile
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import carpool
 from carpool.exceptions import ConfigurationError, SourceError
 from carpool.files import batches
+from tests.unit.source_files import written
 
 ROW: dict[str, Any] = {
     "text": "é",
@@ -106,6 +108,15 @@ def test_a_damaged_file_is_an_error(name: str, tmp_path: Path) -> None:
     for wrong in (data[: len(data) // 2], b"name\nx\n", b""):
         path.write_bytes(wrong)
         assert "pyarrow can't read it" in failure(path).message
+
+
+def test_a_disk_that_is_full_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has to be unpacked to a temporary file, and can't be, says so."""
+    path = written(tmp_path, "parquet.gz", [{"a": 1}])
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: PTH123
+    error = failure(path)
+    assert "No space left" in error.message
+    assert "TMPDIR" in error.message
 
 
 # --- Excel

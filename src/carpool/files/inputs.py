@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,7 +70,7 @@ def opened(file: File) -> Iterator[IO[bytes]]:
         unpacker = COMPRESSIONS[file.compression]() if file.compression else None
         stream = stack.enter_context(_raw(file))
         if unpacker is not None:
-            stream = stack.enter_context(_unpacked(stream, unpacker, file))
+            stream = _unpacked(stream, unpacker, file)
         errors = unpacker.errors if unpacker is not None else ()
         yield stack.enter_context(io.BufferedReader(Input(stream, file, errors)))
 
@@ -89,11 +89,26 @@ def seekable(file: File) -> Iterator[IO[bytes]]:
         with _raw(file) as stream:
             yield stream
         return
-    with tempfile.TemporaryFile() as copy:
+    copy = tempfile.TemporaryFile()
+    try:
         with opened(file) as stream:
-            shutil.copyfileobj(stream, copy, 1 << 20)
-        copy.seek(0)
+            _spool(stream, copy, file)
         yield copy
+    finally:
+        with suppress(OSError):  # a full disk, which `_spool` has told of
+            copy.close()
+
+
+def _spool(stream: IO[bytes], copy: IO[bytes], file: File) -> None:
+    try:
+        shutil.copyfileobj(stream, copy, 1 << 20)
+        copy.seek(0)
+    except OSError as error:
+        raise SourceError(
+            f"can't be written to a temporary file in {tempfile.gettempdir()!r} first: {error}. "
+            "Make room there, or name another folder in TMPDIR.",
+            file=str(file),
+        ) from error
 
 
 @contextmanager

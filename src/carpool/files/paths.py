@@ -50,8 +50,11 @@ def _matches(path: Any) -> list[str]:
             "is open already needs no read(): pass csv.DictReader(file), for one, to run().)"
         )
     name = os.fsdecode(path)
-    if name == STDIN or Path(name).exists():
-        return [name]
+    try:
+        if name == STDIN or Path(name).exists():
+            return [name]
+    except OSError as error:  # a folder on the way is forbidden, or the name too long
+        raise ConfigurationError(f"{name!r} can't be read: {error.strerror}.") from error
     if glob.escape(name) == name:
         raise ConfigurationError(
             f"There is no file {name!r}. Is the path right, seen from {str(Path.cwd())!r}?"
