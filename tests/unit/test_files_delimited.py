@@ -140,8 +140,8 @@ def test_a_dialect_that_makes_numbers_of_fields(path: Path) -> None:
     [
         ("a,b\n1,2\n3\n", 3, "1 field where the header has 2. Was the line cut short"),
         ("a,b\n1,2\n\n3,4,5\n", 4, "3 fields where the header has 2. Is there a delimiter in a"),
-        ('a,b\n"1\n\n2",2\n"3\n",4,5\n', 5, "'3\\n', '4', '5'."),
-        ("a;b\n1;2,5\n", 2, "Is delimiter= right"),
+        ('a,b\n"1\n\n2",2\n"3\n",4,5\n', 5, "begins '3\\n', '4', '5'"),
+        ("a b\n1 2,5\n", 2, "Is delimiter= right"),
         ("a,b\n1,2\n3", 3, "1 field where"),
     ],
     ids=["too few", "too many", "after line breaks", "delimiter", "cut short"],
@@ -182,6 +182,17 @@ def test_columns_that_would_hide_each_other_are_refused(
 def test_one_column_may_lack_a_name(path: Path) -> None:
     """Such is the index that pandas writes."""
     assert rows(path, ",a\n0,x\n") == [{"": "0", "a": "x"}]
+
+
+def test_a_header_with_another_delimiter_is_an_error(path: Path) -> None:
+    """Excel's semicolons would make one column of all, and every row fit it."""
+    error = failure(path, "a;b\n1;2\n")
+    assert error.line == 1
+    assert "Pass delimiter=';', or, if" in error.message
+    assert "Pass delimiter='\\t'" in failure(path, "a\tb\n1\t2\n").message
+    assert rows(path, "a;b\n1;2\n", delimiter=",") == [{"a;b": "1;2"}]
+    assert rows(path, "a;b\n1;2\n", delimiter=";") == [{"a": "1", "b": "2"}]
+    assert rows(path, "a;b,c\n1;2,3\n") == [{"a;b": "1;2", "c": "3"}]
 
 
 def test_a_quote_that_is_never_closed_is_an_error(path: Path) -> None:

@@ -66,6 +66,7 @@ def rows(file: File, options: Options) -> Iterator[dict[str, str]]:
                     pass
                 elif names is None:
                     check_header(row, file, line)
+                    _refuse_other_delimiter(row, options, file, line)
                     names = row
                 elif len(row) == len(names):
                     if line == 1:
@@ -92,6 +93,24 @@ def _parameters(options: Options, file: File) -> dict[str, Any]:
     return parameters
 
 
+def _refuse_other_delimiter(header: list[str], options: Options, file: File, line: int) -> None:
+    """Refuse a header that is one field, and would be several with another delimiter.
+
+    If its rows have no comma they would pass, each as one field: Excel writes semicolons where the
+    comma is the decimal point.
+    """
+    if len(header) > 1 or options.delimiter or options.dialect or file.format != "csv":
+        return
+    for other in ";\t|":
+        if other in header[0]:
+            raise SourceError(
+                f"the header is one field, {header[0][:60]!r}. Pass delimiter={other!r}, or, if "
+                'that is the one column\'s name, delimiter=",".',
+                file=str(file),
+                line=line,
+            )
+
+
 def _ragged(row: list[str], names: Any, options: Options, file: File, line: int) -> SourceError:
     where = "the header" if options.columns is None else "columns="
     if len(row) > len(names):
@@ -102,7 +121,7 @@ def _ragged(row: list[str], names: Any, options: Options, file: File, line: int)
         cause = "Is delimiter= right"
     fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
     return SourceError(
-        f"{fields} where {where} has {len(names)}. {cause}? The row begins {_begin(row)}.",
+        f"{fields} where {where} has {len(names)}. {cause}? The row begins {_begin(row)}",
         file=str(file),
         line=line,
     )
