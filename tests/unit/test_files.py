@@ -108,6 +108,13 @@ def test_a_file_that_has_gone_is_a_source_error(folder: Path) -> None:
         list(items)
 
 
+def test_a_link_that_leads_nowhere_is_refused(folder: Path) -> None:
+    """A glob finds the link; that its file is gone is said at once."""
+    Path("x.csv").symlink_to("nowhere")
+    with pytest.raises(ConfigurationError, match=r"'x\.csv' can't be read: No such file"):
+        carpool.read("*.csv")
+
+
 def open_files(folder: Path) -> list[str]:
     """Return the files of a folder that this process has open."""
     found = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]

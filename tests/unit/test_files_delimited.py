@@ -229,8 +229,23 @@ def test_a_quote_within_quotes_is_explained(path: Path) -> None:
         (b"\x1f\x8b\x08\0\n", "utf-8", 1, 2, "gzip begins so"),
         (b"\xfd7zXZ\0\n", "utf-8", 1, 1, "xz begins so"),
         (b"(\xb5/\xfd\n", "utf-8", 1, 2, "zstd begins so"),
+        (b"BZh91AY\xff\n", "utf-8", 1, 8, "bzip2 begins so"),
+        (b"PK\x03\x04\x14\xff\n", "utf-8", 1, 6, "the name should end in .xlsx"),
+        (b"PAR1\x15\xff\n", "utf-8", 1, 6, "Parquet begins so"),
     ],
-    ids=["latin", "later", "cp1252", "cut", "utf-16", "gzip", "xz", "zstd"],
+    ids=[
+        "latin",
+        "later",
+        "cp1252",
+        "cut",
+        "utf-16",
+        "gzip",
+        "xz",
+        "zstd",
+        "bz2",
+        "zip",
+        "parquet",
+    ],
 )
 def test_a_byte_of_another_encoding_is_found(
     data: bytes, encoding: str, line: int, column: int, message: str, path: Path
@@ -262,3 +277,5 @@ def test_a_file_that_cannot_be_read_on_is_an_error() -> None:
     """What the operating system says comes with the file's name, and how far it went."""
     with pytest.raises(SourceError, match=r"^/proc/self/mem, line 1: can't be read on: .*0 bytes"):
         list(carpool.read("/proc/self/mem", format="csv"))
+    with pytest.raises(SourceError, match=r"^/proc/self/mem: can't be read: .*error"):
+        list(carpool.read("/proc/self/mem", format="csv.gz"))

@@ -25,6 +25,9 @@ _KINDS = {
     b"\x1f\x8b": "gzip begins so: the name should end in .gz",
     b"\x28\xb5\x2f\xfd": "zstd begins so: the name should end in .zst",
     b"\xfd7zXZ": "xz begins so: the name should end in .xz",
+    b"BZh": "bzip2 begins so: the name should end in .bz2",
+    b"PK\x03\x04": "zip begins so: if it's an Excel file, the name should end in .xlsx",
+    b"PAR1": "Parquet begins so: the name should end in .parquet",
 }
 """What else a file may be, by its first bytes."""
 
