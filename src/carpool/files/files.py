@@ -80,7 +80,8 @@ def read(
     for file in files:
         if file.compression:
             COMPRESSIONS[file.compression]()
-        FORMATS[file.format].check(options, file)
+        _, check = FORMATS[file.format].load()
+        check(options, file)
     given = options.given() if format is None else {"format": format, **options.given()}
     call = [repr(path if paths is None else paths), *(f"{k}={v!r}" for k, v in given.items())]
     return Files(files, options, ", ".join(call))
@@ -111,7 +112,8 @@ class Files:
 
     def _items(self) -> Iterator[Any]:
         for file in self._files:
-            yield from FORMATS[file.format].items(file, self._options)
+            items, _ = FORMATS[file.format].load()
+            yield from items(file, self._options)
 
 
 def _refuse_strange(options: Options, files: Sequence[File]) -> None:

@@ -6,9 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from carpool.files import array, arrow, delimited, jsonl, parquet, xlsx
 from carpool.files.file import File
 from carpool.files.options import Options
+
+Items = Callable[[File, Options], Iterator[Any]]
+"""Opens a file and yields its items."""
+
+Check = Callable[[Options, File], None]
+"""Raises ConfigurationError for what can't work, before anything is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,30 +21,62 @@ class Format:
     """What `read` needs to know of a format.
 
     Attributes:
-        items: opens the file and yields its items.
-        check: raises ConfigurationError for what can't work, before anything is opened.
+        load: imports its module, so that ``import carpool`` doesn't, and returns its functions.
         options: those that mean something to it.
     """
 
-    items: Callable[[File, Options], Iterator[Any]]
-    check: Callable[[Options, File], None]
+    load: Callable[[], tuple[Items, Check]]
     options: frozenset[str] = frozenset()
 
 
+def _delimited() -> tuple[Items, Check]:
+    from carpool.files import delimited
+
+    return delimited.rows, delimited.check
+
+
+def _lines() -> tuple[Items, Check]:
+    from carpool.files import jsonl
+
+    return jsonl.values, jsonl.check
+
+
+def _array() -> tuple[Items, Check]:
+    from carpool.files import array
+
+    return array.values, array.check
+
+
+def _parquet() -> tuple[Items, Check]:
+    from carpool.files import parquet
+
+    return parquet.rows, parquet.check
+
+
+def _arrow() -> tuple[Items, Check]:
+    from carpool.files import arrow
+
+    return arrow.rows, arrow.check
+
+
+def _xlsx() -> tuple[Items, Check]:
+    from carpool.files import xlsx
+
+    return xlsx.rows, xlsx.check
+
+
 _DELIMITED = Format(
-    delimited.rows,
-    delimited.check,
-    frozenset({"encoding", "columns", "dialect", "delimiter", "quotechar"}),
+    _delimited, frozenset({"encoding", "columns", "dialect", "delimiter", "quotechar"})
 )
-_LINES = Format(jsonl.values, jsonl.check, frozenset({"encoding", "allow_nan", "unwrap_rejects"}))
+_LINES = Format(_lines, frozenset({"encoding", "allow_nan", "unwrap_rejects"}))
 
 FORMATS: dict[str, Format] = {
     "csv": _DELIMITED,
     "tsv": _DELIMITED,
     "jsonl": _LINES,
     "ndjson": _LINES,
-    "json": Format(array.values, array.check, frozenset({"encoding", "allow_nan"})),
-    "parquet": Format(parquet.rows, parquet.check),
-    "arrow": Format(arrow.rows, arrow.check),
-    "xlsx": Format(xlsx.rows, xlsx.check, frozenset({"columns", "sheet"})),
+    "json": Format(_array, frozenset({"encoding", "allow_nan"})),
+    "parquet": Format(_parquet),
+    "arrow": Format(_arrow),
+    "xlsx": Format(_xlsx, frozenset({"columns", "sheet"})),
 }
