@@ -20,12 +20,14 @@ from carpool.exceptions import (
     RunFailed,
     RunIsTaken,
     SourceChanged,
+    SourceError,
     SourceRepeats,
     TakenOver,
     TooManyFailures,
     TransactionBroken,
     WorkerDied,
 )
+from carpool.files import read
 from carpool.progress import Snapshot
 from carpool.report import Report
 from carpool.run import run, stream
@@ -49,12 +51,14 @@ __all__ = [
     "RunIsTaken",
     "Snapshot",
     "SourceChanged",
+    "SourceError",
     "SourceRepeats",
     "TakenOver",
     "TooManyFailures",
     "TransactionBroken",
     "WorkerDied",
     "coalesce",
+    "read",
     "run",
     "stream",
 ]

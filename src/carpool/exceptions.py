@@ -8,6 +8,7 @@
         │   └── RunIsTaken           another process has the run of this name in hand
         ├── ItemsFailed              items failed and you asked to be told by an exception
         │   └── TooManyFailures      more items failed than max_failures allows
+        ├── SourceError              a file that read() reads is damaged: .file, .line, .column
         ├── RunFailed                the run can't go on: no worker starts, no database answers
         │   ├── TakenOver            another process has taken the run of this name over
         │   ├── SourceChanged        an item is not what it was when the run was there before
@@ -99,6 +100,42 @@ class SourceRepeats(RunFailed):
 
 class RunCancelled(CarpoolError):
     """Somebody asked the run to end. Chunks in flight were finished, no more read."""
+
+
+class SourceError(CarpoolError):
+    """A file that `carpool.read` reads is damaged, cut short, or not what it should be.
+
+    The items before the place were yielded, and what `run` made of them is in ``report``. Mend the
+    file; there is nothing to catch.
+
+    Attributes:
+        file: its path, or "stdin".
+        line: the line, or the row of a table that has no lines, counted from 1; or None.
+        column: the character in the line, counted from 1; or a column's number or name; or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        report: Report | None = None,
+        file: str | None = None,
+        line: int | None = None,
+        column: int | str | None = None,
+    ) -> None:
+        super().__init__(message, report)
+        self.args = (message, report, file, line, column)
+        self.file = file
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        places = [
+            self.file,
+            None if self.line is None else f"line {self.line}",
+            None if self.column is None else f"column {self.column}",
+        ]
+        place = ", ".join(part for part in places if part is not None)
+        return f"{place}: {self.message}" if place else self.message
 
 
 class Interrupted(KeyboardInterrupt):
