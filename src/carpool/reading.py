@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from carpool.errors import describe
-from carpool.exceptions import NotSendable
+from carpool.exceptions import NotSendable, OutcomeUnknown
 from carpool.functions import dumps
 from carpool.interrupts import Interrupts
 from carpool.journal.marks import digest
@@ -94,6 +94,9 @@ class Reader:
                 index, place, item = item.number, item, item.item
             self._index = index + 1
             self.read += 1
+            if place is not None and place.torn:
+                taken.unsendable.append((index, item, _torn(), None))
+                continue
             try:
                 payload = pickle.dumps(item, pickle.HIGHEST_PROTOCOL) if local else dumps(item)
             except Exception as error:
@@ -158,6 +161,16 @@ class Reader:
         finally:
             self._interrupts.raising = False
         return None
+
+
+def _torn() -> Fault:
+    return describe(
+        OutcomeUnknown(
+            "stored in some of the run's databases and not in all: the chunk was lost between "
+            "their COMMITs. Look what is there; the run won't do it again."
+        ),
+        "unknown",
+    )
 
 
 def _not_sendable(item: Any, error: Exception) -> Fault:

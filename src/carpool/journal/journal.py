@@ -123,29 +123,24 @@ class Journal:
             Spans(settled),
             Spans(failed),
             first.marks.copy(),
+            torn=self._torn(settled),
+            marked=Spans(first.settled),
             by_key=by_key,
             retry_failed=retry_failed,
             ignore_changes=ignore_changes,
         )
 
-    def torn(self) -> Spans:
+    def _torn(self, everywhere: Spans) -> Spans:
         """Return the positions that have committed in some databases of the run and not in all."""
-        anywhere, everywhere = Spans(), self._books[0].done.settled
+        anywhere = Spans()
         for book in self._books:
             anywhere.update(book.done.settled)
-            everywhere = everywhere & book.done.settled
         return anywhere - everywhere
 
     @property
     def step(self) -> int:
         """Positions that a mark of a new chunk covers."""
         return max(book.done.marks.step for book in self._books)
-
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """Items that have succeeded, failed, and been skipped, in this call and before."""
-        done = self._books[0].done
-        return done.succeeded, done.failed.count(), done.skipped
 
     # While it runs.
 

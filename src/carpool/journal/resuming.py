@@ -23,7 +23,8 @@ class Place(NamedTuple):
     """An item that is to be run, and where it is.
 
     ``start`` and ``end`` are what it covers, as in `recording.Places`; ``digest`` is None where the
-    item is marked already, since it has failed before. ``number`` is its index.
+    item is marked already, since it has failed before. ``number`` is its index. ``torn``: it is
+    stored in some databases of the run and not in all, so it must not be run.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Place(NamedTuple):
     end: int
     digest: int | None
     item: Any
+    torn: bool = False
 
 
 class Resumption:
@@ -47,6 +49,8 @@ class Resumption:
         failed: Spans,
         marks: Marks,
         *,
+        torn: Spans | None = None,
+        marked: Spans | None = None,
         by_key: bool,
         retry_failed: bool,
         ignore_changes: bool,
@@ -54,6 +58,8 @@ class Resumption:
         self._settled = settled
         self._failed = failed
         self._marks = marks
+        self._torn = Spans() if torn is None else torn
+        self._marked = settled if marked is None else marked
         self._by_key = by_key
         self._retry_failed = retry_failed
         self._ignore_changes = ignore_changes
@@ -94,25 +100,26 @@ class Resumption:
             start = key if previous is None else previous + 1
             previous = key
             if not self._passes(key):
-                yield Place(index, start, key, None, key)
+                yield Place(index, start, key, None, key, key in self._torn)
 
     def _left_by_index(self, items: Iterable[Any]) -> Iterator[Any]:
         held: list[Place] = []  # of the stretch that is being compared
         total = 0
         end = -1  # the last position of that stretch
         index = -1
-        known = self._settled.highest
+        known = self._marked.highest
         items = iter(items)
         for index, item in zip(range(self._after_the_known()), items, strict=False):
             expected = None if self._ignore_changes else self._marks.of(index)
             value = digest(item, index)
             if expected is not None and index > end:
                 total, end = 0, self._marks.stretch(index)[1]
-            settled = index in self._settled
-            if settled:
+            marked = index in self._marked
+            if marked:
                 total += value
             if not self._passes(index):
-                place = Place(index, index, index, None if settled else value, item)
+                torn = index in self._torn
+                place = Place(index, index, index, None if marked else value, item, torn)
                 if expected is None:
                     yield place
                     continue
@@ -134,8 +141,9 @@ class Resumption:
 
     def _after_the_known(self) -> int:
         """Return the first position of which nothing is known, nor of its stretch."""
-        highest = self._settled.highest
-        return 0 if highest is None else self._marks.stretch(highest)[1] + 1
+        highest = [s.highest for s in (self._settled, self._marked, self._torn)]
+        known = [self._marks.stretch(number)[1] for number in highest if number is not None]
+        return max(known) + 1 if known else 0
 
     def _compare(self, index: int, total: int) -> None:
         expected = self._marks.of(index)
