@@ -7,7 +7,7 @@ The fates of a chunk::
     worker lost, an item running ▶ the others again; the suspect alone, until it is to blame
     worker lost, none running ──▶ again; if that happens twice, in halves
     lost during COMMIT ─────────▶ unknown, and never run again; with a journal it is asked, and the
-                                  chunk is either committed or run again
+                                  chunk is either committed or run again, the second time in halves
     rolled back, the run over ──▶ failed, as not run
 """
 
@@ -19,7 +19,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from carpool.coalescing.figures import Figures
-from carpool.exceptions import ItemFailed, NotRun, OutcomeUnknown, RunFailed, TakenOver
+from carpool.exceptions import (
+    ItemFailed,
+    NotRun,
+    OutcomeUnknown,
+    RunFailed,
+    TakenOver,
+    WorkerDied,
+)
 from carpool.executors.base import Event, Lost, Phase
 from carpool.functions import loads
 from carpool.journal.journal import Journal
@@ -92,6 +99,7 @@ class Settling:
         self._dry_run = dry_run
         self._journal = journal
         self._suspects: Counter[int] = Counter()  # by index, how many workers have died with it
+        self._undone: Counter[tuple[int, int]] = Counter()  # by first index and length, at COMMIT
         self._silent_losses: set[int] = set()  # numbers of chunks lost with no item running
         self._stopped: str | None = None
         self._fatal: RunFailed | None = None  # raised once the events at hand are settled
@@ -270,8 +278,28 @@ class Settling:
                 before = ChunkResult(chunk.number, Ending.COMMITTED, faults=faults)
             yield self._settle(chunk, replace(before, ending=Ending.COMMITTED, fault=None))
         else:
-            # Another number: under the old one it can't commit any more.
-            yield from self._run_again(chunk.part(self._number(), range(len(chunk))))
+            yield from self._undone_at_commit(chunk, fault)
+
+    def _undone_at_commit(self, chunk: Chunk, fault: Fault) -> Iterator[Settled]:
+        """Run a chunk again that was lost at COMMIT, and isn't stored, as the journal says.
+
+        Under another number: under the old one it can't commit any more.
+        """
+        self._undone[chunk.indexes[0], len(chunk)] += 1
+        times = self._undone[chunk.indexes[0], len(chunk)]
+        if len(chunk) > 1:
+            for part in self._split(chunk, min(times, 2)):
+                yield from self._run_again(part)
+        elif times < MOST_KILLS:
+            yield from self._run_again(chunk.part(self._number(), [0]))
+        else:
+            # Not unknown any more: nothing of it is stored.
+            if fault.error.endswith(OutcomeUnknown.__qualname__):
+                died = f"{WorkerDied.__module__}.{WorkerDied.__qualname__}"
+                fault = replace(fault, error=died, stage="worker")
+            else:
+                fault = replace(fault, stage="commit")
+            yield self._fail(chunk, fault)
 
     def _fail(self, chunk: Chunk, fault: Fault) -> Settled:
         """Settle a chunk that failed as a whole, and so has not been written into the journal."""

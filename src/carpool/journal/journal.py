@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -86,10 +87,16 @@ class Journal:
             ConfigurationError: there are no tables, or they can't be written; or it is another run.
             RunIsTaken: somebody else runs it.
         """
+        taken: list[Any] = []
         try:
             for book in self._books:
                 self._clerk.do(partial(self._open_one, book, positions, about, take_over))
-        except BaseException:
+                taken.append(book)
+        except BaseException as error:
+            with suppress(DatabaseError, RunFailed):
+                for book in taken:
+                    reason = _storable(f"refused in another database: {error}")
+                    self._clerk.do(partial(book.close, State.INTERRUPTED, reason, []))
             self.shut()
             raise
         from carpool.journal.models import Entry, Lease, Run
