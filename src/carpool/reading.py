@@ -62,8 +62,7 @@ class Reader:
     @property
     def passed(self) -> int:
         """Items of the source so far, those among them that a journal knows."""
-        known = self.resumption
-        return self.read + (0 if known is None else known.already + known.failed_before)
+        return self.read + (0 if self.resumption is None else self.resumption.passed)
 
     def number(self) -> int:
         """Return a number that no chunk has yet."""

@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Literal
 
-from django.db import DatabaseError
+from django.db import Error
 
 from carpool import databases
 from carpool.errors import describe
@@ -557,7 +557,7 @@ class _Run:
                 retries=report.retries,
                 **({"last_error": str(report.failures[-1])} if report.failures else {}),
             )
-        except (DatabaseError, RunFailed) as problem:
+        except (Error, RunFailed) as problem:
             # The items are no worse for it: their entries are there.
             warnings.warn(
                 f"The journal could not be told how the run ended: {_in_words(problem)}",

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import django
-from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db import Error, IntegrityError, connections, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
@@ -178,7 +178,7 @@ class Book:
             try:
                 with databases.impatient(connections[self.alias]):
                     self._mine().update(beat_at=Now())
-            except DatabaseError as error:  # another time, then; what is wanted is known
+            except Error as error:  # another time, then; what is wanted is known
                 if trouble_of(error) is not Trouble.RETRY:
                     raise
         return wanted

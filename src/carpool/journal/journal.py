@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.db import DatabaseError
+from django.db import Error
 from django.db.models import AutoField, BigIntegerField, IntegerField
 
 from carpool import databases
@@ -93,7 +93,7 @@ class Journal:
                 self._clerk.do(partial(self._open_one, book, positions, about, take_over))
                 taken.append(book)
         except BaseException as error:
-            with suppress(DatabaseError, RunFailed):
+            with suppress(Error, RunFailed):
                 for book in taken:
                     reason = _storable(f"refused in another database: {error}")
                     self._clerk.do(partial(book.close, State.INTERRUPTED, reason, []))
@@ -112,7 +112,12 @@ class Journal:
     def _open_one(self, book: Any, positions: str, about: dict[str, Any], take_over: bool) -> None:
         try:
             self._persist(lambda: book.open(positions, about, take_over=take_over))
-        except DatabaseError as error:
+        except Error as error:
+            if trouble_of(error) is not None:
+                raise ConfigurationError(
+                    f"The journal in the database {book.alias!r} can't be opened: {error}. Is the "
+                    "server there, and does nobody hold a lock on the journal's tables?"
+                ) from error
             raise ConfigurationError(
                 f"The journal can't be written in the database {book.alias!r}: {error}. Create its "
                 f"tables with manage.py migrate carpool_journal --database {book.alias}, and let "
@@ -133,6 +138,7 @@ class Journal:
             torn=self._torn(settled),
             marked=Spans(first.settled),
             by_key=by_key,
+            succeeded=first.succeeded,
             retry_failed=retry_failed,
             ignore_changes=ignore_changes,
         )
@@ -170,7 +176,7 @@ class Journal:
         pause = FOLDING
         try:
             self._fold()
-        except DatabaseError:  # another time, then: nothing is lost by waiting
+        except Error:  # another time, then: nothing is lost by waiting
             databases.close_mine()
         else:
             took = time.monotonic() - began
@@ -198,7 +204,7 @@ class Journal:
                 self._clerk.do(partial(self._persist, partial(book.has_committed, chunk)))
                 for book in self._books
             }
-        except DatabaseError as error:
+        except Error as error:
             raise RunFailed(
                 f"The journal can't be asked whether a chunk has committed: {error}. It can when "
                 "the run is taken up again."
@@ -234,7 +240,7 @@ class Journal:
         while True:
             try:
                 return task()
-            except DatabaseError as error:
+            except Error as error:
                 if trouble_of(error) is None or time.monotonic() > deadline:
                     raise
                 databases.close_mine()
@@ -247,7 +253,7 @@ class Journal:
         """Write how it ended, and stop.
 
         Raises:
-            DatabaseError: it can't be written. The run will be found as if its process had died.
+            Error: it can't be written. The run will be found as if its process had died.
             TakenOver: somebody else runs it now.
         """
         if self._closed:

@@ -38,9 +38,10 @@ class Place(NamedTuple):
 class Resumption:
     """What is left of a source.
 
+    ``succeeded``: how many items have, as the journal says.
+
     Attributes:
-        already: items passed over since they are done.
-        failed_before: items passed over since they have failed, and are not to be tried again.
+        passed: items passed over.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Resumption:
         torn: Spans | None = None,
         marked: Spans | None = None,
         by_key: bool,
+        succeeded: int = 0,
         retry_failed: bool,
         ignore_changes: bool,
     ) -> None:
@@ -63,8 +65,23 @@ class Resumption:
         self._by_key = by_key
         self._retry_failed = retry_failed
         self._ignore_changes = ignore_changes
-        self.already = 0
-        self.failed_before = 0
+        self._succeeded = succeeded
+        self._passed_failed = 0
+        self._retried = 0
+        self.passed = 0
+
+    @property
+    def already(self) -> int:
+        """Items that are done, those among them that the source doesn't give any more.
+
+        Rows that are done may match a queryset's filters no longer.
+        """
+        return self._succeeded if self._by_key else self.passed - self._passed_failed
+
+    @property
+    def failed_before(self) -> int:
+        """Items that have failed before, and are not tried again."""
+        return self._failed.count() - self._retried if self._by_key else self._passed_failed
 
     def left(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield what is to be run: places; then, where nothing is known any more, bare items.
@@ -81,12 +98,12 @@ class Resumption:
         """Count an item that isn't to be run."""
         if position not in self._settled:
             return False
-        if position not in self._failed:
-            self.already += 1
-            return True
-        if self._retry_failed:
-            return False
-        self.failed_before += 1
+        if position in self._failed:
+            if self._retry_failed:
+                self._retried += 1
+                return False
+            self._passed_failed += 1
+        self.passed += 1
         return True
 
     def _left_by_key(self, keys: Iterable[Any]) -> Iterator[Place]:
