@@ -89,7 +89,7 @@ def test_a_note_of_items_in_a_row_is_small() -> None:
 
 def test_a_permit_travels() -> None:
     """Workers are sent it as plain data."""
-    permit = Permit({"default": (3, 4)}, "entries", "leases")
+    permit = Permit({"default": (3, 4)}, "runs", "leases", "entries")
     assert pickle.loads(pickle.dumps(permit)) == permit
     assert pickle.loads(pickle.dumps(Note("[]", [1], ""))) == Note("[]", [1], "")
 
