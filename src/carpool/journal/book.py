@@ -203,13 +203,15 @@ class Book:
             TakenOver: it has been taken over.
         """
         lowest = self.fence if fence is None else fence
-        if self._stale:
-            self._read()
-        self._stale = True
-        done = self.done
         with transaction.atomic(using=self.alias):
+            # First the row's lock: the COMMIT of an earlier fold, whose answer was lost, may still
+            # be on its way. What is read after it has happened, or won't.
             if not self._mine().update(beat_at=Now()):
                 raise self._taken_over()
+            if self._stale:
+                self._read()
+            self._stale = True
+            done = self.done
             entries = list(self._entries())
             for entry in entries:
                 if entry.fence == self.fence and not entry.void:
