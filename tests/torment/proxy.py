@@ -9,6 +9,7 @@ byte it is a plain relay. No TLS, no compression.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import select
 import socket
@@ -18,6 +19,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
+
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 #: Seconds that a COMMIT which has lost its client may be on its way to the server.
 DELAY = 0.3
@@ -168,9 +171,10 @@ def cut_off(cut: Cut, data: bytes, client: socket.socket, server: socket.socket)
 
 
 @contextlib.contextmanager
-def proxy(vendor: str, server_port: int, chance: random.Random, share: float) -> Iterator[Proxy]:
-    """Have a proxy for the block."""
-    between = Proxy(vendor, server_port, chance, share)
+def proxy(connection: BaseDatabaseWrapper, chance: random.Random, share: float) -> Iterator[Proxy]:
+    """Have a proxy for the block, before the server of this connection."""
+    port = int(connection.settings_dict["PORT"])
+    between = Proxy(connection.vendor, port, chance, share)
     thread = threading.Thread(target=between.run, daemon=True)
     thread.start()
     try:
@@ -178,3 +182,10 @@ def proxy(vendor: str, server_port: int, chance: random.Random, share: float) ->
     finally:
         between.close()
         thread.join(10)
+
+
+def through(between: Proxy, connection: BaseDatabaseWrapper) -> dict[str, str]:
+    """Return what makes a script go through the proxy, without TLS."""
+    port = connection.settings_dict["PORT"]
+    url = os.environ["CARPOOL_TEST_DATABASE_URL"].replace(f":{port}/", f":{between.port}/")
+    return {"CARPOOL_TEST_DATABASE_URL": url.replace("sslmode=require", "sslmode=disable")}

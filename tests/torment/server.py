@@ -6,7 +6,6 @@ It runs with safe writes: what it has said to be committed must be there after a
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -40,10 +39,6 @@ class OwnServer:
     def url(self) -> str:
         return self.server.url
 
-    @property
-    def port(self) -> int:
-        return int(re.findall(r":(\d+)/", self.url)[0])
-
     def kill(self) -> None:
         """End it without a farewell, and wait until it is gone."""
         self.server.process.send_signal(DEADLY[self.vendor])
@@ -61,15 +56,10 @@ class OwnServer:
             stop_signal=self.server.stop_signal,
         )
 
-    def environment(self, port: int | None = None) -> dict[str, str]:
-        """Return what makes a script work with this server, or with a proxy's port before it."""
-        url = self.url if port is None else plain(self.url).replace(f":{self.port}/", f":{port}/")
-        return {"CARPOOL_TEST_DATABASE_URL": url, "CARPOOL_TEST_NAMES": "{}"}
-
-
-def plain(url: str) -> str:
-    """Return a PostgreSQL URL without TLS, which no proxy could read."""
-    return url.replace("sslmode=require", "sslmode=disable")
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a script work with this server."""
+        return {"CARPOOL_TEST_DATABASE_URL": self.url, "CARPOOL_TEST_NAMES": "{}"}
 
 
 @contextmanager
@@ -87,7 +77,7 @@ def own_server(vendor: str) -> Iterator[OwnServer]:
             cwd=ROOT,
             env={
                 **os.environ,
-                **own.environment(),
+                **own.environment,
                 "DJANGO_SETTINGS_MODULE": "tests.settings",
                 "PYTHONPATH": os.pathsep.join(
                     filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +13,7 @@ from tests.acceptance.conftest import HANG, Script
 from tests.conftest import clients
 from tests.torment.oracle import exactly_once, rows_exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded, told
-from tests.torment.proxy import Cut, Proxy, proxy
-from tests.torment.server import plain
+from tests.torment.proxy import Cut, Proxy, proxy, through
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 
@@ -72,21 +70,13 @@ def test_connections_ended_by_the_server(start: Callable[..., Script], seed: int
 @pytest.fixture
 def between(seed: int, transactional_db: None) -> Iterator[Proxy]:
     """A proxy before the server at hand."""
-    port = int(connection.settings_dict["PORT"])
-    with proxy(connection.vendor, port, random.Random(seed), SHARE) as between:
+    with proxy(connection, random.Random(seed), SHARE) as between:
         yield between
-
-
-def through(between: Proxy) -> dict[str, str]:
-    """Return what makes a script go through the proxy."""
-    url = os.environ["CARPOOL_TEST_DATABASE_URL"]
-    port = connection.settings_dict["PORT"]
-    return {"CARPOOL_TEST_DATABASE_URL": plain(url).replace(f":{port}/", f":{between.port}/")}
 
 
 def test_connections_cut_at_commit(start: Callable[..., Script], between: Proxy) -> None:
     """A COMMIT whose answer never comes costs no item and stores none twice."""
-    script = start(TEXT, preamble=PREAMBLE, environment=through(between))
+    script = start(TEXT, preamble=PREAMBLE, environment=through(between, connection))
 
     script.wait(seconds=2 * HANG)
 
@@ -100,7 +90,7 @@ def test_connections_cut_at_commit(start: Callable[..., Script], between: Proxy)
 def test_without_a_journal_nobody_knows(start: Callable[..., Script], between: Proxy) -> None:
     """The same without a journal: items are unknown, and the oracle misses some."""
     text = TEXT.replace("retries=20", "retries=20, journal=None")
-    script = start(text, preamble=PREAMBLE, environment=through(between))
+    script = start(text, preamble=PREAMBLE, environment=through(between, connection))
 
     script.wait(seconds=2 * HANG)
 

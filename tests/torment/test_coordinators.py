@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+from django.db import connection
 
 from tests.acceptance.conftest import HANG, Script, wait_until
 from tests.torment.killing import Orphanage
@@ -69,6 +70,54 @@ def test_coordinators_killed_at_random(start: Callable[..., Script], seed: int) 
     found = all_succeeded(last, ITEMS)
     assert found["already"] > 0
     exactly_once(ITEMS)
+
+
+@pytest.mark.usefixtures("no_connections_left")
+def test_workers_that_are_busy_end_too(start: Callable[..., Script]) -> None:
+    """A killed coordinator's workers end within two seconds, whatever their items are at.
+
+    One sleeps, one computes, one waits for a program that it has started.
+    """
+    text = """
+import subprocess
+
+def sleep():
+    time.sleep(600)
+
+def compute():
+    while True:
+        pass
+
+def wait():
+    subprocess.run(["sleep", "600"])
+
+BUSY = [sleep, compute, wait]
+IDLE = (FOLDER.parent / "idle").exists()
+
+def keep_busy(number):
+    create(number)
+    if not IDLE:
+        touch(f"begun{number}")
+        BUSY[number % 3]()
+
+if __name__ == "__main__":
+    run(keep_busy, range(9), chunk_size=1, workers=3, take_over=True)
+"""
+    first = start(text, preamble=PREAMBLE)
+    one_at_a_time = connection.vendor == "sqlite"  # the others wait for its lock
+    for number in range(1 if one_at_a_time else 3):
+        first.wait_for(f"begun{number}")
+    first.process.kill()
+    orphans = Orphanage()
+    orphans.take_in(first)
+    orphans.close()
+    first.process.wait()
+
+    (first.folder.parent / "idle").touch()
+    second = start(text, preamble=PREAMBLE)
+
+    all_succeeded(second.wait(), 9)
+    exactly_once(9)
 
 
 def test_the_oracle_sees_what_no_journal_knows(start: Callable[..., Script]) -> None:

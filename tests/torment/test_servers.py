@@ -38,7 +38,7 @@ def test_a_server_that_is_killed_and_started_again(
             run(slowly, range({ITEMS}), retries=10)
         """,
         preamble=PREAMBLE,
-        environment=own.environment(),
+        environment=own.environment,
     )
     for death in range(DEATHS):
         mark = ITEMS * (death + chance.uniform(0.1, 0.9)) / (DEATHS + 1)

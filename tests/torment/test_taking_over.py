@@ -1,0 +1,99 @@
+"""Runs that are taken over while their coordinators live, or seem to be dead."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.torment.oracle import exactly_once
+from tests.torment.program import PREAMBLE, all_succeeded, progress, told
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
+
+ITEMS = 5_000
+TIMES = 4
+LONGEST_WORK = 0.5
+
+TEXT = f"""
+def slowly(number):
+    create(number, 0.003)
+
+if __name__ == "__main__":
+    run(slowly, range({ITEMS}), take_over=True)
+"""
+
+
+def begin(start: Callable[..., Script]) -> Script:
+    """Start a coordinator, and wait for its first COMMIT."""
+    script = start(TEXT, preamble=PREAMBLE)
+    wait_until_begun(script)
+    return script
+
+
+def wait_until_begun(script: Script) -> None:
+    wait_until(
+        lambda: progress(script) > 0 or script.process.poll() is not None,
+        lambda: f"it doesn't begin:\n{script.out}{script.err}",
+    )
+    assert script.process.poll() is None, f"ended too early:\n{script.out}{script.err}"
+
+
+def was_taken_over(script: Script) -> None:
+    """Fail unless a coordinator has ended since it was taken over, and has said so."""
+    found = told(script.wait())
+    assert found["raised"] == "TakenOver", found
+    assert found["unknown"] == 0, found
+    assert found["failed"] == found["not_run"], found
+
+
+def test_coordinators_taken_over_alive(start: Callable[..., Script]) -> None:
+    """Of coordinators that take a run from one another only the last goes on; no item is lost."""
+    script = begin(start)
+    for _ in range(TIMES):
+        following = begin(start)
+        was_taken_over(script)
+        script = following
+
+    script.wait(seconds=2 * HANG)
+
+    assert all_succeeded(script, ITEMS)["already"] > 0
+    exactly_once(ITEMS)
+
+
+def freeze(script: Script, number: signal.Signals) -> None:
+    """Stop all processes of a script where they are, or let them go on."""
+    for pid in script.members():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def test_coordinators_that_were_frozen(start: Callable[..., Script], seed: int) -> None:
+    """A coordinator that comes back with its workers from a long sleep can't commit any more.
+
+    It may have been stopped with a transaction open. Then the next waits until that has ended.
+    """
+    chance = random.Random(seed)
+    script = begin(start)
+    for _ in range(TIMES):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            script.process.wait(chance.uniform(0, LONGEST_WORK))
+        freeze(script, signal.SIGSTOP)
+        following = start(TEXT, preamble=PREAMBLE)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            following.process.wait(1.0)
+        freeze(script, signal.SIGCONT)
+        wait_until_begun(following)
+        was_taken_over(script)
+        script = following
+
+    script.wait(seconds=2 * HANG)
+
+    assert all_succeeded(script, ITEMS)["already"] > 0
+    exactly_once(ITEMS)
