@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils import timezone
@@ -567,6 +568,22 @@ def test_a_model_that_cleans_its_fields_itself_is_asked_as_ever(customers: list[
     assert refusal(Choosy, {"name": "b", "customer__email": "bob@example.org"}) == (
         "'customer__email': The customer is not active."
     )
+
+
+@isolate_apps("tests.app")
+def test_a_full_clean_of_the_models_own_is_called(customers: list[Customer]) -> None:
+    """It may refuse with a message of no field, and sees foreign keys as they were found."""
+
+    class Refusing(Purchase):
+        class Meta:
+            proxy = True
+            app_label = "app"
+
+        def full_clean(self, *args: Any, **kwargs: Any) -> None:
+            super().full_clean(*args, **kwargs)
+            raise ValidationError(f"{self.customer.name} has had enough.")
+
+    assert refusal(Refusing, order()) == "Ann has had enough."
 
 
 def test_nothing_is_left_on_the_instance(customers: list[Customer]) -> None:

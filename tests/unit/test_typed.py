@@ -124,7 +124,22 @@ class Shop:
 
 
 class Invoice:
-    def __init__(self, order: Order) -> None: ...
+    def __init__(self, order: Order) -> None:
+        self.number = order.number
+
+
+class Reminder(Invoice):
+    """Its __init__ is its parent's."""
+
+
+def with_a_cell_that_is_empty() -> Any:
+    def early(order: Order) -> Any:
+        return late  # not there before this function has been asked about
+
+    found = converter_for(early)
+    late = 7
+    assert late
+    return found
 
 
 TYPED: dict[str, Any] = {
@@ -145,6 +160,7 @@ TYPED: dict[str, Any] = {
     "an object": Shop(),
     "a partial of an object": functools.partial(Shop()),
     "a class": Invoice,
+    "a class with an inherited __init__": Reminder,
     "a lambda with an annotation": takes(Order),
 }
 
@@ -155,6 +171,11 @@ def test_the_first_parameters_annotation_counts(function: Any) -> None:
     made = converter_for(function)
     assert made is not None
     assert made({"number": "7"}).number == 7
+
+
+def test_a_function_whose_closure_is_not_complete_is_read_all_the_same() -> None:
+    """A name that it will find later is none of its annotations."""
+    assert with_a_cell_that_is_empty() is not None
 
 
 def bare(order): ...
@@ -447,6 +468,19 @@ def test_what_post_init_refuses_is_the_message() -> None:
     assert "no field of Parcel for the column 'label'" in refusal(
         Parcel, {"weight": "1", "street": "4", "label": "mine"}
     )
+
+
+def test_an_error_without_words_is_shown_as_it_is() -> None:
+    """A ValueError need not have a text."""
+
+    @dataclass
+    class Curt:
+        number: int
+
+        def __post_init__(self) -> None:
+            raise ValueError(self.number, "no")
+
+    assert refusal(Curt, {"number": "7"}) == "(7, 'no')"
 
 
 def test_any_other_error_of_the_classs_code_is_not_hidden() -> None:

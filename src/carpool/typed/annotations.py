@@ -59,7 +59,7 @@ def _innermost(function: Any) -> Any:
         elif inspect.isroutine(function):
             return function
         elif isinstance(function, type):
-            function = vars(function).get("__init__", object.__init__)
+            function = function.__init__
         else:
             function = type(function).__call__
 

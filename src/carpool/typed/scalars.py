@@ -84,10 +84,7 @@ def _by_field(kind: type) -> Callable[[Any], Any]:
             raise ValidationError(_NULL)
         if isinstance(cell, Mapping | list | tuple | Set | bytes):
             raise ValidationError(f"{cell!r} is a {type(cell).__name__}, not a {kind.__name__}.")
-        value = python_value(field, cell)
-        if value is None:  # empty text, to some of the fields
-            raise ValidationError(_NULL)
-        return value
+        return python_value(field, cell)
 
     return by_field
 
