@@ -59,7 +59,7 @@ def _innermost(function: Any) -> Any:
         elif inspect.isroutine(function):
             return function
         elif isinstance(function, type):
-            function = function.__init__
+            function = function.__init__  # type: ignore[misc]
         else:
             function = type(function).__call__
 
