@@ -32,6 +32,7 @@ from tests.app.models import (
     Choosy,
     Country,
     Customer,
+    Draft,
     Gadget,
     Membership,
     Parcel,
@@ -433,6 +434,10 @@ def test_more_keys_than_a_query_takes_are_looked_up(monkeypatch: pytest.MonkeyPa
     with CaptureQueriesContext(connection) as queries:
         ModelSaver(Book).before_chunk(rows)
     assert len(queries) == 3
+    monkeypatch.setattr("carpool.savers.lookups.LOOKED_UP_AT_ONCE", 4)
+    with CaptureQueriesContext(connection) as queries:
+        ModelSaver(Book).before_chunk(row | {"author__pk": row["name"]} for row in rows)
+    assert len(queries) == 4, "a row of two values counts twice"
     assert all(book.name == book.author.name for book in save(Book, *rows))
 
 
@@ -678,6 +683,17 @@ def test_rows_go_to_the_alias_that_is_given() -> None:
     (book,) = save(Book, {"name": "b", "author__name": "Ann"}, using="other")
     assert book.author_id == there.pk
     assert not Book.objects.exists()
+    (line,) = save(AuditLine, {"name": "astray"}, using="default")
+    assert line._state.db == "default"
+
+
+@pytest.mark.only_on("sqlite", "postgresql")
+def test_constraints_are_validated_where_the_row_goes() -> None:
+    """What is published in one database is no obstacle in another."""
+    row = {"name": "a", "published": "true"}
+    save(Draft, row, using="default")
+    save(Draft, row, using="other")
+    assert "violated" in refusal(Draft, row, using="other")
 
 
 def test_a_saver_travels(customers: list[Customer]) -> None:

@@ -607,8 +607,13 @@ def test_columns_that_an_attrs_class_does_not_have_are_refused() -> None:
 
 def test_classes_of_the_older_interface_work() -> None:
     """attr.s with attr.ib(type=…) has no annotations."""
-    cls = attr.make_class("Old", {"a": attr.ib(type=int), "b": attr.ib(default=1)})
-    assert converter(cls)({"a": "7", "b": "x"}) == cls(7, "x")
+
+    @attr.s
+    class Old:
+        a = attr.ib(type=int)
+        b = attr.ib(default=1)
+
+    assert converter(Old)({"a": "7", "b": "x"}) == Old(7, "x")
 
 
 def test_an_attrs_class_travels() -> None:

@@ -204,7 +204,7 @@ def test_a_root_model_takes_what_is_no_row() -> None:
 
 def test_a_pydantic_dataclass_is_pydantics() -> None:
     """It is a dataclass, too, but has a validator of its own."""
-    assert converter(PydanticDataclass)({"number": "7"}).number == 7
+    assert converter(PydanticDataclass)({"number": "7", "colour": "red"}).number == 7
     assert "greater than 0" in str(refusal(PydanticDataclass, {"number": "-7"}))
 
 
