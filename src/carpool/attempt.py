@@ -4,6 +4,7 @@ A chunk's life::
 
     BEGIN (on SQLite: IMMEDIATE)
       SAVEPOINT            a group of items, at first the whole chunk
+        before_chunk(items)  if there is one, once for the group
         function(item) …   one raises: ROLLBACK TO, and the others of the group again, in
       RELEASE              smaller groups from now on (see Note [Groups])
       INSERT               into the journal, if there is one: both are stored, or neither is
@@ -25,7 +26,7 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -105,17 +106,33 @@ class _BadGroup(Exception):
     """Undoes the group: a row of it violates a deferred constraint (``__cause__``)."""
 
 
+class _BadHook(Exception):
+    """Undoes the group: before_chunk has raised (``__cause__``) for the items at ``positions``."""
+
+    def __init__(self, positions: list[int]) -> None:
+        super().__init__(positions)
+        self.positions = positions
+
+
 class _Undone(Exception):
     """Undoes the chunk's transaction.
 
     ``trouble`` None: the item at ``position`` is to blame; else it only met the trouble first.
+    ``others`` share its fate: what failed is before_chunk, which was called for all of them.
     """
 
-    def __init__(self, position: int | None, fault: Fault, trouble: Trouble | None) -> None:
-        super().__init__(position, fault, trouble)
+    def __init__(
+        self,
+        position: int | None,
+        fault: Fault,
+        trouble: Trouble | None,
+        others: Sequence[int] = (),
+    ) -> None:
+        super().__init__(position, fault, trouble, others)
         self.position = position
         self.fault = fault
         self.trouble = trouble
+        self.others = others
 
 
 class _Ended(Exception):
@@ -161,6 +178,7 @@ class Attempt:
         note: Note | None = None,
     ) -> None:
         self.job = job
+        self.call = _call_of(job)  # what an item is passed to
         self.number = number
         self.positions = positions
         self.items = items
@@ -219,8 +237,7 @@ class Attempt:
             except _Undone as undone:
                 self.observer.idle()
                 if undone.trouble is None:
-                    assert undone.position is not None
-                    self.blamed[undone.position] = undone.fault
+                    self._blame(undone)
                 elif tries < self.job.retries and self._can_retry(undone.trouble):
                     self.retries += 1
                     pause = min(LONGEST_BACK_OFF, BACK_OFF * 2**tries)
@@ -231,8 +248,13 @@ class Attempt:
                     ending = Ending.REFUSED if at_commit else Ending.UNAVAILABLE
                     return self._result(ending, undone.fault)
                 else:
-                    self.blamed[undone.position] = undone.fault
+                    self._blame(undone)
                     tries = 0
+
+    def _blame(self, undone: _Undone) -> None:
+        """Fail, through all further tries, the items for which the transaction was undone."""
+        assert undone.position is not None
+        self.blamed.update(dict.fromkeys((undone.position, *undone.others), undone.fault))
 
     def _can_retry(self, trouble: Trouble) -> bool:
         """Clear the way for another try, unless an outer transaction isn't ours to repeat."""
@@ -437,7 +459,7 @@ class Attempt:
                     check.begin_group()
                 for unit in self.units:
                     unit.begin_group()
-                for position, item in self.items.load(group):
+                for position, item in self._items_of(group):
                     self._run_item(position, item)
                     self.observer.idle()  # the next may have to be loaded first
                     self._blame_refused()
@@ -459,6 +481,8 @@ class Attempt:
             self._group_failed(group)
             self.to_run_alone.append(alone.position)
             self._run_the_others(group)
+        except _BadHook as bad:
+            self._hook_failed(group, bad)
         except _BadGroup as refused:
             assert refused.__cause__ is not None
             fault = describe(refused.__cause__, "commit")
@@ -474,6 +498,25 @@ class Attempt:
             self._run_group(rest[middle:])
         else:
             self.grouping.group_passed(len(group))
+
+    def _hook_failed(self, group: list[int], bad: _BadHook) -> None:
+        """Halve the group until before_chunk does well, or an item is left that is to blame."""
+        first, *others = bad.positions
+        assert bad.__cause__ is not None
+        fault = describe(bad.__cause__)
+        fault = replace(fault, message=f"before_chunk: {fault.message}")
+        if self.alone or any(map(databases.is_aborted, self.connections)):
+            # The savepoint can't be undone, so the transaction has to be, and not time after time.
+            raise _Undone(first, fault, None, others) from bad
+        self._group_failed(group)
+        if not others:
+            self.faults[first] = fault
+            self._run_the_others(group)
+            return
+        rest = [p for p in group if p not in self.faults]
+        middle = len(rest) // 2
+        self._run_group(rest[:middle])
+        self._run_group(rest[middle:])
 
     def _run_the_others(self, group: list[int]) -> None:
         self._run_small_groups(
@@ -511,6 +554,74 @@ class Attempt:
             if not isinstance(error, IntegrityError):
                 raise
             raise _BadGroup from error
+
+    # What is called before its items.
+
+    def _items_of(self, group: list[int]) -> Iterable[tuple[int, Any]]:
+        """Return the group's items; if there is a before_chunk, call it with them first."""
+        before = self.job.before_chunk
+        if before is None:
+            return self.items.load(group)
+        positions, items = self._converted(group)
+        if items:
+            result = self._prepared(before, positions, items)
+            function = self.job.function
+            self.call = lambda item: function(item, result)
+        return zip(positions, items, strict=True)
+
+    def _converted(self, group: list[int]) -> tuple[list[int], list[Any]]:
+        """Load and convert the items; settle those that are gone, or can't be loaded or converted.
+
+        Each of them counts as being run, so that a conversion that fails, or never ends, is its
+        item's doing.
+        """
+        convert, calls = self.job.convert, self.calls
+        positions: list[int] = []
+        items: list[Any] = []
+        self.call = items.append if convert is None else lambda item: items.append(convert(item))
+        for position, item in self.items.load(group):
+            self._run_item(position, item)
+            self.observer.idle()
+            self.values.pop(position, None)
+            if len(items) > len(positions):
+                positions.append(position)
+        self.calls = calls
+        return positions, items
+
+    def _prepared(
+        self, before: Callable[[list[Any]], Any], positions: list[int], items: list[Any]
+    ) -> Any:
+        """Return what before_chunk makes of the items. What it saves is sent at once."""
+        probe = self.probe
+        probe.undone = None
+        marks = [len(c.run_on_commit) for c in self.connections]
+        error: BaseException | None = None
+        result = None
+        with ExitStack() as stack:
+            for unit in self.units:
+                stack.enter_context(unit.suspended())
+            try:
+                result = before([*items])
+            except BaseException as raised:
+                if isinstance(raised, KeyboardInterrupt) and self.interruptible:
+                    raise
+                error = raised
+        met = probe.undone or error
+        trouble = trouble_of(met) if met is not None else None
+        if met is not None and trouble is not None:
+            if not (self.inside_outer and trouble is Trouble.RETRY):
+                raise _Undone(positions[0], describe(met), trouble, positions[1:]) from met
+        elif error is None and any(map(databases.is_aborted, self.connections)):
+            error = TransactionBroken(
+                "it returned, but its transaction can't be committed any more: it caught a "
+                "database error outside of an atomic() block of its own, or closed the "
+                "connection. Put `with transaction.atomic():` around the statement whose error "
+                "it catches."
+            )
+        if error is not None:
+            raise _BadHook(positions) from error
+        self._tag_hooks(positions, marks)
+        return result
 
     # What its items have queued.
 
@@ -583,7 +694,7 @@ class Attempt:
         error: BaseException | None = None
         self.observer.item(position)
         try:
-            value = self.job.function(item)
+            value = self.call(item)
             if self.job.keep_values:
                 self.values[position] = value if self.pack is None else self.pack(value)
         except Stop:
@@ -603,7 +714,7 @@ class Attempt:
         if probe.statements or (error is not None and trouble_of(error) is not None):
             error = self._look_at_the_transaction(position, error)
         if error is None:
-            self._tag_hooks(position, marks)
+            self._tag_hooks([position], marks)
             return
         if not self._is_undone_by_dropping(position):
             raise _BadItem(position, describe(error)) from error
@@ -640,7 +751,7 @@ class Attempt:
 
     # Callbacks registered with transaction.on_commit().
 
-    def _tag_hooks(self, position: int, marks: list[int]) -> None:
+    def _tag_hooks(self, positions: list[int], marks: list[int]) -> None:
         for connection, mark in zip(self.connections, marks, strict=True):
             if connection.alias not in self.own:
                 continue  # they run, or don't, with the transaction around the run
@@ -652,20 +763,34 @@ class Attempt:
             for number in range(mark, len(hooks)):
                 savepoints, callback, robust = hooks[number]
                 kind = _RobustHook if robust else _Hook
-                hooks[number] = (savepoints, kind(self, position, callback), robust)
+                hooks[number] = (savepoints, kind(self, positions, callback), robust)
+
+
+def _call_of(job: Job) -> Callable[[Any], Any]:
+    """Return what an item is passed to: the function itself, if its items aren't converted."""
+    function, convert = job.function, job.convert
+    return function if convert is None else lambda item: function(convert(item))
 
 
 class _Hook:
-    """An item's on_commit callback: if it raises, the item has failed, its neighbours have not."""
+    """An item's on_commit callback: if it raises, the item has failed, its neighbours have not.
 
-    def __init__(self, attempt: Attempt, position: int, callback: Callable[[], Any]) -> None:
+    One of before_chunk's is that of all items it was called with.
+    """
+
+    def __init__(self, attempt: Attempt, positions: list[int], callback: Callable[[], Any]) -> None:
         self.attempt = attempt
-        self.position = position
+        self.positions = positions
         self.callback = callback
+
+    @property
+    def is_void(self) -> bool:
+        """Whether all of them have failed."""
+        return all(position in self.attempt.faults for position in self.positions)
 
     def __call__(self) -> None:
         attempt = self.attempt
-        if self.position in attempt.faults:  # Django drops the callbacks after one that fails
+        if self.is_void:  # Django drops the callbacks after one that fails
             return
         try:
             if attempt.interrupted:
@@ -674,16 +799,17 @@ class _Hook:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and attempt.interruptible:
                 attempt.interrupt()
-            attempt.faults[self.position] = describe(error, "on_commit")
+            fault = describe(error, "on_commit")
+            attempt.faults = dict.fromkeys(self.positions, fault) | attempt.faults
 
 
 class _RobustHook(_Hook):
     """One registered with ``robust=True``: Django logs what it raises, and goes on."""
 
-    def __init__(self, attempt: Attempt, position: int, callback: Callable[[], Any]) -> None:
-        super().__init__(attempt, position, callback)
+    def __init__(self, attempt: Attempt, positions: list[int], callback: Callable[[], Any]) -> None:
+        super().__init__(attempt, positions, callback)
         functools.update_wrapper(self, callback)  # its name is in the log
 
     def __call__(self) -> None:
-        if self.position not in self.attempt.faults:
+        if not self.is_void:
             self.callback()

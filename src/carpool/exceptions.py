@@ -16,6 +16,7 @@
         ├── RunCancelled             somebody asked the run to end, by its row in the journal
         └── (for one item; found as a Failure's `error`, never raised by run())
             ItemFailed
+            ├── InvalidItem          is not what the function's annotation, or the model, asks for
             ├── ItemTimeout          took longer than timeout= and was ended
             ├── WorkerDied           its worker died while it ran
             ├── OutcomeUnknown       the connection or the worker was lost during COMMIT
@@ -152,6 +153,13 @@ class Interrupted(KeyboardInterrupt):
 
 class ItemFailed(CarpoolError):
     """Base of the reasons for which carpool itself, not your function, fails an item."""
+
+
+class InvalidItem(ItemFailed):
+    """The item is not what the function's annotation, or the model to be saved, asks for.
+
+    The message is the validator's own; its exception, where it raised one, is the ``__cause__``.
+    """
 
 
 class ItemTimeout(ItemFailed):

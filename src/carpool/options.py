@@ -43,6 +43,7 @@ class Options:
     dry_run: bool
     coalesce: bool = True
     lock: bool = False
+    before_chunk: Callable[[list[Any]], Any] | None = None
     journal: str | None = None
     retry_failed: bool = False
     take_over: bool = False
@@ -75,7 +76,9 @@ class Options:
                 f"The function is a {type(function).__name__!r}, which can't be called. Pass a "
                 "callable that takes one item."
             )
-        _refuse_what_only_begins(function)
+        refuse_what_only_begins(function)
+        if self.before_chunk is not None:
+            check_before_chunk(self.before_chunk)
         self._check_values()
         self._check_aliases()
         self._check_combinations()
@@ -183,7 +186,17 @@ def _commits_by_itself(connection: BaseDatabaseWrapper) -> bool:
     return connection.autocommit
 
 
-def _refuse_what_only_begins(function: Any) -> None:
+def check_before_chunk(function: Any) -> None:
+    """Refuse what can't be called before a chunk, or whose call only begins it."""
+    if not callable(function):
+        raise ConfigurationError(
+            f"before_chunk is a {type(function).__name__!r}, which can't be called. Pass a "
+            "callable that takes a list of items, or None."
+        )
+    refuse_what_only_begins(function, "before_chunk")
+
+
+def refuse_what_only_begins(function: Any, name: str = "The function") -> None:
     """Refuse functions whose call returns at once, with everything still to be done."""
     inner = function
     while isinstance(inner, functools.partial):
@@ -192,12 +205,12 @@ def _refuse_what_only_begins(function: Any) -> None:
         inner = type(inner).__call__
     if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
         raise ConfigurationError(
-            "The function is a coroutine function: calling it only begins it. Pass "
+            f"{name} is a coroutine function: calling it only begins it. Pass "
             "asgiref.sync.async_to_sync(function)."
         )
     if inspect.isgeneratorfunction(inner):
         raise ConfigurationError(
-            "The function is a generator function: calling it runs nothing of it. Pass a function "
+            f"{name} is a generator function: calling it runs nothing of it. Pass a function "
             "that does its work and returns."
         )
 

@@ -26,6 +26,7 @@ from typing import Any, Literal
 from django.db import Error
 
 from carpool import databases
+from carpool.calling import calls_of
 from carpool.errors import describe
 from carpool.exceptions import (
     CarpoolError,
@@ -42,12 +43,13 @@ from carpool.interrupts import Interrupts
 from carpool.journal.journal import Journal, refuse_keys
 from carpool.journal.resuming import Resumption
 from carpool.journal.states import State
-from carpool.options import ExecutorOption, Options, StartMethod
+from carpool.options import ExecutorOption, Options, StartMethod, check_before_chunk
 from carpool.pacing import Pacer
 from carpool.progress import Snapshot, progress_for
 from carpool.reading import Reader
 from carpool.rejects import Rejects
 from carpool.report import Report
+from carpool.savers import ModelSaver
 from carpool.settling import Settled, Settling
 from carpool.sources import source_of
 from carpool.types import Job, Outcome
@@ -59,7 +61,7 @@ _RECORDED = ("executor", "workers", "chunk_size", "retries", "timeout", "coalesc
 
 
 def run(
-    function: Callable[[Any], Any],
+    function: Callable[..., Any],
     items: Iterable[Any],
     *,
     executor: ExecutorOption = "auto",
@@ -77,6 +79,7 @@ def run(
     dry_run: bool = False,
     coalesce: bool = True,
     lock: bool = False,
+    before_chunk: Callable[[list[Any]], Any] | None = None,
     journal: str | None = None,
     retry_failed: bool = False,
     take_over: bool = False,
@@ -93,7 +96,9 @@ def run(
 
     Args:
         function: called with one item. Anything callable that pickles or that cloudpickle can
-            send: functions of a script or a shell, lambdas, closures.
+            send: functions of a script or a shell, lambdas, closures. If its first parameter is
+            annotated with a dataclass, an attrs, msgspec or pydantic class or a Django form, items
+            are turned into that first. Or a model: each item, a row, is saved as one of it.
         items: an iterable, read once and lazily; or a QuerySet, which is cut by primary key: each
             worker loads its own chunk and calls ``function(instance)``.
         executor: ``"inline"`` (the caller itself), ``"threads"``, ``"processes"``, or any
@@ -123,6 +128,12 @@ def run(
             COMMIT (``SELECT … FOR UPDATE``, in key order), so that what others write meanwhile
             waits, and ``save()`` doesn't undo it. Rows of the model and its parents, that is, not
             related objects. A ``select_for_update(…)`` of the queryset's own is kept.
+        before_chunk: called with a chunk's items, its result passed to the function as second
+            argument: the place for one query instead of a thousand. It runs inside the chunk's
+            transaction, anew for each savepoint group and each try, so that what it has read is
+            never older than that. Where it raises, the items are halved until those are found for
+            which it does; they fail by its error. A function with an attribute of this name brings
+            its own.
         journal: the run's name. What has committed is recorded in the same transaction
             (``carpool.journal`` in INSTALLED_APPS), so that a call with the same name, after
             whatever ended the last one, runs what is left: each item exactly once.
@@ -160,6 +171,7 @@ def run(
         dry_run=dry_run,
         coalesce=coalesce,
         lock=lock,
+        before_chunk=before_chunk,
         journal=journal,
         retry_failed=retry_failed,
         take_over=take_over,
@@ -175,7 +187,7 @@ def run(
 
 
 def stream(
-    function: Callable[[Any], Any],
+    function: Callable[..., Any],
     items: Iterable[Any],
     *,
     ordered: bool = True,
@@ -194,6 +206,7 @@ def stream(
     dry_run: bool = False,
     coalesce: bool = True,
     lock: bool = False,
+    before_chunk: Callable[[list[Any]], Any] | None = None,
 ) -> Iterator[Outcome]:
     """Do what `run` does and yield an `Outcome` for each item, with what the function returned.
 
@@ -224,6 +237,7 @@ def stream(
         dry_run=dry_run,
         coalesce=coalesce,
         lock=lock,
+        before_chunk=before_chunk,
     )
     this = _Run(function, items, options, keep_values=True)
     return _in_order(this) if ordered else _as_they_come(this)
@@ -256,13 +270,16 @@ class _Run:
     """One run, from checked options to the report."""
 
     def __init__(
-        self, function: Callable[[Any], Any], items: Any, options: Options, *, keep_values: bool
+        self, function: Callable[..., Any], items: Any, options: Options, *, keep_values: bool
     ) -> None:
         options.check(function)
+        calls = calls_of(function, options.before_chunk, options.aliases)
+        if calls.before_chunk is not None:
+            check_before_chunk(calls.before_chunk)
         self._options = options
         self._source = source_of(items, options.aliases, lock=options.lock)
         self._job = Job(
-            function=function,
+            function=calls.function,
             setup=options.setup,
             queryset=self._source.queryset,
             using=options.aliases,
@@ -271,6 +288,8 @@ class _Run:
             keep_values=keep_values,
             coalesce=options.coalesce,
             lock=options.lock,
+            convert=calls.convert,
+            before_chunk=calls.before_chunk,
         )
         self._interrupts = Interrupts()
         self._progress = progress_for(options.progress)
@@ -570,6 +589,8 @@ def _name(value: Any) -> str:
     """Return what the journal's row says of a function or a source."""
     while isinstance(value, functools.partial):
         value = value.func
+    if isinstance(value, ModelSaver):
+        value = value.model
     named = value if hasattr(value, "__qualname__") else type(value)
     module = getattr(named, "__module__", type(named).__module__)
     return f"{module}.{named.__qualname__}"

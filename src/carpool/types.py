@@ -157,13 +157,14 @@ class ChunkResult:
 class Job:
     """What every worker of a run needs to know, once.
 
-    ``function`` and ``setup`` are the callables themselves; `child.ShippedJob` is the form in
-    which they travel. ``keep_values``: send back what the function returns. ``coalesce``: queue
+    ``function``, ``setup``, ``convert`` (what an item is passed through first) and
+    ``before_chunk`` are the callables themselves; `child.ShippedJob` is the form in which they
+    travel. ``keep_values``: send back what the function returns. ``coalesce``: queue
     the rows of a chunk's items and write them together. ``lock``: load the queryset's rows FOR
     UPDATE. ``permit``: to write the journal; None without one.
     """
 
-    function: Callable[[Any], Any]
+    function: Callable[..., Any]
     setup: Callable[[], Any] | None
     queryset: Any
     using: tuple[str, ...]
@@ -173,3 +174,5 @@ class Job:
     coalesce: bool = False
     lock: bool = False
     permit: Permit | None = None
+    convert: Callable[[Any], Any] | None = None
+    before_chunk: Callable[[list[Any]], Any] | None = None

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from django.utils import timezone, translation
 
 import carpool
 from carpool import Outcome, Report, Snapshot
+from tests.app.models import Tag
 from tests.executors import functions
 from tests.executors.functions import endless_rows, name, names, rows, stored
 
@@ -46,11 +48,11 @@ class ExecutorContract:
     sends_function = True
     sends_items = True
 
-    def run(self, function: Callable[[Any], Any], items: Iterable[Any], **more: Any) -> Report:
+    def run(self, function: Callable[..., Any], items: Iterable[Any], **more: Any) -> Report:
         return carpool.run(function, items, **{"progress": False, **self.options, **more})
 
     def stream(
-        self, function: Callable[[Any], Any], items: Iterable[Any], **more: Any
+        self, function: Callable[..., Any], items: Iterable[Any], **more: Any
     ) -> Iterator[Outcome]:
         return carpool.stream(function, items, **{"progress": False, **self.options, **more})
 
@@ -320,6 +322,97 @@ class ExecutorContract:
 
         assert caught.value.report.succeeded == 23  # type: ignore[attr-defined]
         assert stored() == names(range(23))
+
+    # Items of a type, hooks, models.
+
+    def test_rows_become_what_the_function_takes(self) -> None:
+        """Rows are turned into the annotation's class; one that can't be fails with its words."""
+        items = [{**row, "joined": "2026-11-22"} for row in rows(30, {7: "raise"})]
+        items[12]["joined"] = "yesterday"
+
+        outcomes = list(self.stream(functions.create_typed, items, chunk_size=6))
+
+        assert stored() == [name(n) for n in range(30) if n not in (7, 12)]
+        assert {outcome.value for outcome in outcomes if outcome.ok} == {"2026-11-22"}
+        assert [outcome.item for outcome in outcomes] == items
+        failures = {f.index: f for o in outcomes if (f := o.failure) is not None}
+        assert failures[7].error == "builtins.ValueError"
+        assert failures[12].error == "carpool.exceptions.InvalidItem"
+        assert "joined" in failures[12].message and "yesterday" in failures[12].message
+        assert failures[12].item == items[12]
+
+    def test_a_class_made_on_the_spot_will_do(self) -> None:
+        """A dataclass that no worker can import travels with the function."""
+
+        @dataclass
+        class Here:
+            name: str
+
+        def create_here(item: Here) -> None:
+            functions.create({"name": item.name})
+
+        create_here.__annotations__["item"] = Here  # annotations are text in this module
+
+        report = self.run(create_here, [{"name": name(n)} for n in range(9)], chunk_size=2)
+
+        assert report.failures == ()
+        assert stored() == names(range(9))
+
+    def test_before_chunk_is_called_once_a_chunk(self) -> None:
+        """Its result is the function's second argument, for all items of the chunk."""
+        User.objects.create(username="ann", first_name="Ann")
+        items = [{**row, "friend": "ann"} for row in rows(23)]
+
+        outcomes = list(
+            self.stream(
+                functions.create_with_friend,
+                items,
+                before_chunk=functions.look_up,
+                chunk_size=5,
+            )
+        )
+
+        assert [outcome.failure for outcome in outcomes] == [None] * 23
+        assert [outcome.value for outcome in outcomes] == [5] * 20 + [3] * 3
+        assert User.objects.filter(first_name="Ann").count() == 24
+
+    def test_before_chunk_that_raises_fails_those_it_raises_for(self) -> None:
+        """The items to blame are found and named; the others of their chunks are stored."""
+        User.objects.create(username="ann", first_name="Ann")
+        bad = {4, 17, 18}
+        items = [
+            {**row, "friend": "nobody" if n in bad else "ann"}
+            for n, row in enumerate(rows(30, {11: "raise"}))
+        ]
+
+        report = self.run(
+            functions.create_with_friend, items, before_chunk=functions.look_up, chunk_size=10
+        )
+
+        assert {f.index for f in report.failures} == {*bad, 11}
+        for failure in report.failures:
+            if failure.index in bad:
+                assert failure.error == "builtins.LookupError"
+                assert failure.message == "before_chunk: there is no nobody"
+                assert "look_up" in failure.traceback
+        assert stored() == ["ann", *(name(n) for n in range(30) if n not in {*bad, 11})]
+
+    def test_a_model_saves_rows(self) -> None:
+        """A model in the function's place makes an instance of each row, cleaned and saved."""
+        words: list[dict[str, str]] = [{"word": name(n)} for n in range(20)]
+        words[7] = {"word": ""}
+        words[9] = {"weird": "?"}
+
+        try:
+            report = self.run(Tag, words, chunk_size=6)
+            there = sorted(Tag.objects.values_list("word", flat=True))
+        finally:
+            Tag.objects.all().delete()  # the other tests of executors store users only
+
+        assert {f.index: f.error for f in report.failures} == dict.fromkeys(
+            (7, 9), "carpool.exceptions.InvalidItem"
+        )
+        assert there == [name(n) for n in range(20) if n not in (7, 9)]
 
     # Ctrl-C.
 

@@ -17,6 +17,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,38 @@ def delete_after(key: int, user: User) -> None:
     if user.pk == key:
         with connection.cursor() as cursor:
             cursor.execute(f"DELETE FROM {User._meta.db_table} WHERE id > %s", [key])
+
+
+@dataclass
+class NewUser:
+    """A row as a type."""
+
+    name: str
+    joined: date
+    do: str = ""
+
+
+def create_typed(user: NewUser) -> str:
+    assert isinstance(user, NewUser)
+    create({"name": user.name, "do": user.do})
+    return user.joined.isoformat()
+
+
+def look_up(rows: list[Row]) -> dict[str, Any]:
+    """Return the first names of the users that the rows name as friends; refuse "nobody"."""
+    friends = {row["friend"] for row in rows}
+    if "nobody" in friends:
+        raise LookupError("there is no nobody")
+    found = User.objects.filter(username__in=friends)
+    return {"found": dict(found.values_list("username", "first_name")), "rows": len(rows)}
+
+
+def create_with_friend(row: Row, known: dict[str, Any]) -> int:
+    """Store the row with its friend's name; return how many rows were looked up together."""
+    create(row)
+    friend = known["found"][row["friend"]]
+    User.objects.filter(username=row["name"]).update(first_name=friend)
+    return int(known["rows"])
 
 
 # Functions that tell something.

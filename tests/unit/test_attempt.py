@@ -62,7 +62,7 @@ def stored() -> str:
     return "".join(sorted(Author.objects.values_list("name", flat=True)))
 
 
-def attempt(function: Callable[[Any], Any], items: Any, **options: Any) -> Attempt:
+def attempt(function: Callable[..., Any], items: Any, **options: Any) -> Attempt:
     given_out = items
     if isinstance(items, str):
         given_out = LocalItems(items, [pickle.dumps(item) for item in items])
@@ -74,6 +74,9 @@ def attempt(function: Callable[[Any], Any], items: Any, **options: Any) -> Attem
         retries=options.pop("retries", 5),
         dry_run=options.pop("dry_run", False),
         keep_values=options.pop("keep_values", False),
+        coalesce=options.pop("coalesce", False),
+        convert=options.pop("convert", None),
+        before_chunk=options.pop("before_chunk", None),
     )
     positions = range(options.pop("length", None) or len(items))
     options.setdefault("observer", Observer())
@@ -81,7 +84,7 @@ def attempt(function: Callable[[Any], Any], items: Any, **options: Any) -> Attem
     return Attempt(job, 7, positions, given_out, **options)
 
 
-def run(function: Callable[[Any], Any], items: Any, **options: Any) -> ChunkResult:
+def run(function: Callable[..., Any], items: Any, **options: Any) -> ChunkResult:
     return attempt(function, items, **options).run()
 
 
@@ -968,3 +971,283 @@ def test_a_value_that_cannot_be_sent_fails_its_item_before_it_is_stored() -> Non
     result = run(store, "abc", keep_values=True, pack=pack)
     assert faults(result) == {1: "carpool.exceptions.NotSendable"}
     assert stored() == "ac"
+
+
+# Conversion, and what is called before the items.
+
+
+class Hook:
+    """A before_chunk whose calls are noted; it does what the test says, and returns its number."""
+
+    def __init__(self, *does: Callable[[list[Any]], Any]) -> None:
+        self.does = list(does)
+        self.calls: list[str] = []
+
+    def __call__(self, items: list[Any]) -> int:
+        self.calls.append("".join(map(str, items)))
+        if self.does:
+            self.does.pop(0)(items)
+        return len(self.calls)
+
+
+def raise_for(bad: str, error: Callable[[], Exception] = LookupError) -> Callable[[Any], None]:
+    def check(items: list[Any]) -> None:
+        if bad in items:
+            raise error()
+
+    return check
+
+
+def raising(error: BaseException) -> Callable[[Any], None]:
+    def do(items: Any) -> None:
+        raise error
+
+    return do
+
+
+class Given:
+    """Items as given: some gone, some that can't be loaded."""
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def load(self, positions: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        for position in positions:
+            yield position, self.items[position]
+
+
+COALESCE = pytest.mark.parametrize("coalesce", [False, True])
+
+
+@COALESCE
+def test_the_hooks_result_is_passed_on(coalesce: bool) -> None:
+    """One call for the group; each item gets what it returned."""
+    hook = Hook()
+    got: list[Any] = []
+
+    def take(item: Any, result: Any) -> None:
+        store(item)
+        got.append((item, result))
+
+    result = run(take, "abc", before_chunk=hook, coalesce=coalesce)
+    assert (result.ending, result.faults, result.repeated) == (Ending.COMMITTED, {}, 0)
+    assert hook.calls == ["abc"]
+    assert got == [("a", 1), ("b", 1), ("c", 1)]
+    assert stored() == "abc"
+
+
+def test_the_hook_gets_no_items_that_are_gone_or_cannot_be_loaded() -> None:
+    """They have their fate; of none at all the hook isn't called."""
+    hook = Hook()
+    bad = Fault("X", "not loadable", stage="item")
+    result = run(lambda item, _: store(item), Given("a", GONE, bad, "d"), before_chunk=hook)
+    assert hook.calls == ["ad"]
+    assert (result.skipped, result.faults) == ((1,), {2: bad})
+    assert stored() == "ad"
+    result = run(lambda item, _: store(item), Given(GONE, bad), before_chunk=hook)
+    assert hook.calls == ["ad"]
+    assert (result.skipped, result.faults) == ((0,), {1: bad})
+
+
+@COALESCE
+def test_the_hook_is_called_anew_for_the_others_of_a_bad_item(coalesce: bool) -> None:
+    """What it read may have been a row that was undone: neighbours get a fresh result."""
+    hook = Hook()
+    results = {}
+
+    def take(item: Any, result: Any) -> None:
+        store(item)
+        with connection.cursor() as cursor:  # so that the item can't just be dropped
+            cursor.execute("SELECT 1 FROM app_author")
+        if item == "b":
+            raise ValueError(item)
+        results[item] = result
+
+    result = run(take, "abc", before_chunk=hook, coalesce=coalesce)
+    assert faults(result) == {1: "builtins.ValueError"}
+    assert hook.calls == ["abc", "ac"]
+    assert results == {"a": 2, "c": 2}
+    assert stored() == "ac"
+
+
+@COALESCE
+@pytest.mark.parametrize("bad", ["a", "e", "h"])
+def test_the_item_that_the_hook_raises_for_is_found(bad: str, coalesce: bool) -> None:
+    """By halves; the others are stored, and the fault names the hook."""
+    hook = Hook(*[raise_for(bad)] * 9)
+    result = run(lambda item, _: store(item), "abcdefgh", before_chunk=hook, coalesce=coalesce)
+    (fault,) = result.faults.values()
+    assert faults(result) == {"abcdefgh".index(bad): "builtins.LookupError"}
+    assert fault.message.startswith("before_chunk: ")
+    assert fault.stage == "function"
+    assert stored() == "abcdefgh".replace(bad, "")
+    assert len(hook.calls) == 7  # 8, 4, 2, 1, and the other halves
+
+
+def test_a_hook_that_always_raises_fails_every_item_by_name() -> None:
+    """Nothing is lost: each has its fault, and nothing is stored."""
+    result = run(store, "abcde", before_chunk=Hook(*[raising(KeyError("x"))] * 99))
+    assert faults(result) == dict.fromkeys(range(5), "builtins.KeyError")
+    assert (result.ending, stored()) == (Ending.COMMITTED, "")
+
+
+def test_a_single_item_whose_hook_raises_fails() -> None:
+    """Without a savepoint, too."""
+    hook = Hook(*[raising(KeyError("x"))] * 9)
+    result = run(lambda item, _: store(item), "a", before_chunk=hook)
+    assert faults(result) == {0: "builtins.KeyError"}
+    assert (hook.calls, stored()) == (["a"], "")
+
+
+@COALESCE
+@pytest.mark.parametrize("make", [deadlock, rolled_back, busy, lost])
+def test_trouble_in_the_hook_is_retried(make: Callable[[], Exception], coalesce: bool) -> None:
+    """As in an item: the transaction is tried again, and the hook is called again."""
+    hook = Hook(raising(make()))
+    result = run(lambda item, _: store(item), "abc", before_chunk=hook, coalesce=coalesce)
+    assert (result.ending, result.retries, result.faults) == (Ending.COMMITTED, 1, {})
+    assert hook.calls == ["abc", "abc"]
+    assert stored() == "abc"
+
+
+def test_trouble_in_the_hook_that_does_not_end_fails_its_items(naps: list[float]) -> None:
+    """When the tries are used up: all of the group, by name; and no more tries for each."""
+    hook = Hook(*[raising(deadlock())] * 99)
+    result = run(store, "abc", before_chunk=hook, retries=2)
+    assert faults(result) == dict.fromkeys(range(3), "django.db.utils.OperationalError")
+    assert (result.ending, result.retries, len(naps)) == (Ending.COMMITTED, 2, 2)
+    assert hook.calls == ["abc"] * 3
+
+
+def test_a_hook_that_leaves_the_transaction_broken_is_to_blame() -> None:
+    """It caught a database error without a block of its own: no item is run on top of that."""
+
+    def swallow(items: Any) -> None:
+        with pytest.raises(ValueError, match="many"):
+            save_nonsense("x")
+
+    result = run(lambda item, _: store(item), "ab", before_chunk=Hook(*[swallow] * 9))
+    assert faults(result) == dict.fromkeys(range(2), BROKEN)
+    assert stored() == ""
+
+
+def test_a_hook_that_breaks_the_transaction_once_costs_nobody_else() -> None:
+    """The halves are tried again, each with a hook that does well."""
+
+    def swallow(items: Any) -> None:
+        with pytest.raises(ValueError, match="many"):
+            save_nonsense("x")
+
+    result = run(lambda item, _: store(item), "ab", before_chunk=Hook(swallow))
+    assert faults(result) == {}
+    assert stored() == "ab"
+
+
+def test_what_the_hook_saves_is_the_groups() -> None:
+    """It is there for the items, stays when one of them fails, and goes when the group does."""
+
+    def parent(items: list[Any]) -> None:
+        Author.objects.create(name="+")
+
+    def take(item: Any, _: Any) -> None:
+        assert Author.objects.filter(name="+").count() == 1
+        if item == "b":
+            raise ValueError
+        store(item)
+
+    result = run(take, "abc", before_chunk=Hook(parent, parent), coalesce=True)
+    assert faults(result) == {1: "builtins.ValueError"}
+    assert stored() == "+ac"
+
+
+def test_a_callback_of_the_hook_that_raises_is_all_its_items_fault() -> None:
+    """Stored, and said so of each; not of one that had failed before."""
+
+    def hook(items: list[Any]) -> None:
+        transaction.on_commit(lambda: raise_at_once("hook"))
+
+    result = run(
+        lambda item, _: raise_at_once(item) if item == "b" else store(item),
+        "abc",
+        before_chunk=Hook(hook, hook),
+        coalesce=True,
+    )
+    assert {p: fault.stage for p, fault in result.faults.items()} == {
+        0: "on_commit",
+        1: "function",
+        2: "on_commit",
+    }
+    assert (result.ending, stored()) == (Ending.COMMITTED, "ac")
+
+
+def test_ctrl_c_in_the_hook_passes_where_it_is_the_users() -> None:
+    """Inline it is Ctrl-C; in a worker an error like any other."""
+    hook = Hook(raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        run(store, "ab", before_chunk=hook, interruptible=True)
+    assert stored() == ""
+    hook = Hook(*[raising(KeyboardInterrupt())] * 9)
+    result = run(store, "ab", before_chunk=hook)
+    assert faults(result) == dict.fromkeys(range(2), "builtins.KeyboardInterrupt")
+
+
+def upper(item: str) -> str:
+    if item == "b":
+        raise ValueError("no b")
+    return item.upper()
+
+
+@COALESCE
+def test_items_are_converted(coalesce: bool) -> None:
+    """What can't be is a failed item; nothing of the others is undone."""
+    result = run(store, "abc", convert=upper, coalesce=coalesce)
+    assert {p: fault.message for p, fault in result.faults.items()} == {1: "no b"}
+    assert result.repeated == 0
+    assert stored() == "AC"
+
+
+@COALESCE
+def test_the_hook_gets_converted_items(coalesce: bool) -> None:
+    """Those that can't be converted are left out, and fail; nobody is called twice."""
+    hook = Hook()
+    given = []
+
+    def take(item: Any, result: Any) -> None:
+        given.append((store(item), result))
+
+    result = run(
+        take,
+        "abc",
+        convert=upper,
+        before_chunk=hook,
+        coalesce=coalesce,
+        keep_values=True,
+        pack=pickle.dumps,
+    )
+    assert hook.calls == ["AC"]
+    assert given == [("A", 1), ("C", 1)]
+    assert {p: fault.message for p, fault in result.faults.items()} == {1: "no b"}
+    assert result.values.keys() == {0, 2}
+    assert result.repeated == 0
+    assert stored() == "AC"
+
+
+def test_trouble_in_a_conversion_is_retried() -> None:
+    """A form may ask the database, too."""
+    errors = [deadlock()]
+
+    def convert(item: str) -> str:
+        if item == "b" and errors:
+            raise errors.pop()
+        return item
+
+    for before in (None, Hook()):
+        errors[:] = [deadlock()]
+        function = store if before is None else lambda item, _: store(item)
+        result = run(function, "abc", convert=convert, before_chunk=before)
+        assert (result.retries, result.faults) == (1, {})
+        assert stored() == "abc"
+        Author.objects.all().delete()

@@ -99,6 +99,9 @@ def test_a_job_travels_in_parts_and_is_put_together_again() -> None:
     rest = replace(job, function=print, setup=None, queryset=None)
     shipped = ShippedJob(pickle.dumps(add), pickle.dumps(prepare), pickle.dumps("queryset"), rest)
     assert pickle.loads(pickle.dumps(shipped)).open() == job
+    shipped = replace(shipped, convert=pickle.dumps(add), before_chunk=pickle.dumps(prepare))
+    whole = replace(job, convert=add, before_chunk=prepare)  # type: ignore[arg-type]
+    assert pickle.loads(pickle.dumps(shipped)).open() == whole
 
 
 def test_the_slot_is_kept_while_results_are_told(teller: _Teller) -> None:

@@ -55,6 +55,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"max_failures": 0},
     {"on_error": "raise"},
     {"setup": print},
+    {"before_chunk": print},
     {"progress": True},
     {"progress": print},
     {"dry_run": True},
@@ -100,6 +101,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"timeout": "5"}, ["timeout='5'", "positive number"]),
     ({"timeout": True}, ["timeout=True", "positive number"]),
     ({"setup": "module.setup"}, ["setup", "callable without arguments"]),
+    ({"before_chunk": "module.look_up"}, ["before_chunk is a 'str'", "takes a list of items"]),
     ({"progress": "bar"}, ["progress='bar'", "callable that takes a Snapshot"]),
     ({"progress": 1}, ["progress=1", "None, True, False"]),
     ({"lock": 1}, ["lock=1", "True or False"]),
@@ -176,6 +178,13 @@ def test_a_function_that_only_begins_is_refused(function: Any, remedy: str) -> N
     """A coroutine or a generator that nobody runs would count as a success."""
     with pytest.raises(ConfigurationError, match=remedy):
         Options(**DEFAULTS).check(function)
+
+
+@pytest.mark.parametrize(("function", "remedy"), BEGINNERS, ids=range(len(BEGINNERS)))
+def test_a_before_chunk_that_only_begins_is_refused(function: Any, remedy: str) -> None:
+    """As a function is; the message says which of the two is meant."""
+    with pytest.raises(ConfigurationError, match=rf"^before_chunk is a .*{remedy}"):
+        check(before_chunk=function)
 
 
 @pytest.mark.parametrize("function", [print, int, str.upper, partial(print, 1), Service()], ids=str)

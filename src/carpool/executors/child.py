@@ -77,6 +77,8 @@ class ShippedJob:
     setup: bytes
     queryset: bytes
     rest: Job
+    convert: bytes | None = None
+    before_chunk: bytes | None = None
 
     def open(self) -> Job:
         return replace(
@@ -84,6 +86,8 @@ class ShippedJob:
             function=loads(self.function),
             setup=loads(self.setup),
             queryset=loads(self.queryset),
+            convert=None if self.convert is None else loads(self.convert),
+            before_chunk=None if self.before_chunk is None else loads(self.before_chunk),
         )
 
 

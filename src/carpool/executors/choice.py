@@ -123,7 +123,9 @@ def _environment() -> Environment:
 
 
 def _ship(job: Job) -> ShippedJob:
-    nothing = replace(job, function=_unshipped, setup=None, queryset=None)
+    nothing = replace(
+        job, function=_unshipped, setup=None, queryset=None, convert=None, before_chunk=None
+    )
     try:
         queryset = dumps(job.queryset)
     except Exception as error:
@@ -136,6 +138,8 @@ def _ship(job: Job) -> ShippedJob:
         setup=ship("setup", job.setup),
         queryset=queryset,
         rest=nothing,
+        convert=None if job.convert is None else ship("items' class", job.convert),
+        before_chunk=(None if job.before_chunk is None else ship("before_chunk", job.before_chunk)),
     )
 
 

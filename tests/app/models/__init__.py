@@ -6,6 +6,7 @@ from tests.app.models.computed import Box, Priced
 from tests.app.models.constraints import Account, Draft, Slot, Turn
 from tests.app.models.files import Document
 from tests.app.models.generic import Picture, Remark
+from tests.app.models.imported import Choosy, Customer, Purchase
 from tests.app.models.inheritance import (
     Amphibian,
     Boat,
@@ -67,9 +68,11 @@ __all__ = [
     "BookRow",
     "Box",
     "Car",
+    "Choosy",
     "Club",
     "Country",
     "Course",
+    "Customer",
     "Document",
     "Draft",
     "Echo",
@@ -91,6 +94,7 @@ __all__ = [
     "Place",
     "Priced",
     "Profile",
+    "Purchase",
     "Quoted",
     "Receipt",
     "Ref",
