@@ -86,17 +86,22 @@ CLIENTS = {"postgresql": PostgresClient, "mysql": MariaClient}
 class Proxy:
     """A proxy on a loopback port, a thread for each connection.
 
+    ``share`` of the COMMITs are cut, and each takes ``delay`` seconds longer.
+
     Attributes:
         port: where it listens.
         commits: how many COMMITs have come by.
         cuts: how many connections were cut, and when.
     """
 
-    def __init__(self, vendor: str, server_port: int, chance: random.Random, share: float) -> None:
+    def __init__(
+        self, vendor: str, server_port: int, chance: random.Random, share: float, delay: float
+    ) -> None:
         self._client = CLIENTS[vendor]
         self._server_port = server_port
         self._chance = chance
-        self._share = share  # of the COMMITs that is cut
+        self._share = share
+        self._delay = delay
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -151,10 +156,12 @@ class Proxy:
                 data = client.recv(65536)
                 if not data:
                     return
-                cut = self._fate() if speaker.commit_in(data) else None
-                if cut is not None:
-                    cut_off(cut, data, client, server)
-                    return
+                if speaker.commit_in(data):
+                    cut = self._fate()
+                    if cut is not None:
+                        cut_off(cut, data, client, server)
+                        return
+                    time.sleep(self._delay)
                 server.sendall(data)
 
 
@@ -171,10 +178,16 @@ def cut_off(cut: Cut, data: bytes, client: socket.socket, server: socket.socket)
 
 
 @contextlib.contextmanager
-def proxy(connection: BaseDatabaseWrapper, chance: random.Random, share: float) -> Iterator[Proxy]:
+def proxy(
+    connection: BaseDatabaseWrapper,
+    chance: random.Random,
+    *,
+    share: float = 0.0,
+    delay: float = 0.0,
+) -> Iterator[Proxy]:
     """Have a proxy for the block, before the server of this connection."""
     port = int(connection.settings_dict["PORT"])
-    between = Proxy(connection.vendor, port, chance, share)
+    between = Proxy(connection.vendor, port, chance, share, delay)
     thread = threading.Thread(target=between.run, daemon=True)
     thread.start()
     try:

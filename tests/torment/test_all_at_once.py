@@ -36,7 +36,7 @@ def test_all_at_once(start: Callable[..., Script], seed: int) -> None:
     """Whoever dies while whatever is cut, and the run taken up each time: each item once."""
     chance = random.Random(seed)
     orphans = Orphanage()
-    with proxy(connection, random.Random(seed), SHARE) as between:
+    with proxy(connection, random.Random(seed), share=SHARE) as between:
         for _ in range(DEATHS):
             script = start(TEXT, preamble=PREAMBLE, environment=through(between, connection))
             killer = threading.Thread(

@@ -70,7 +70,7 @@ def test_connections_ended_by_the_server(start: Callable[..., Script], seed: int
 @pytest.fixture
 def between(seed: int, transactional_db: None) -> Iterator[Proxy]:
     """A proxy before the server at hand."""
-    with proxy(connection, random.Random(seed), SHARE) as between:
+    with proxy(connection, random.Random(seed), share=SHARE) as between:
         yield between
 
 

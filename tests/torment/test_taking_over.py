@@ -10,10 +10,12 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+from django.db import connection
 
 from tests.acceptance.conftest import HANG, Script, wait_until
 from tests.torment.oracle import exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded, progress, told
+from tests.torment.proxy import proxy, through
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
 
@@ -30,9 +32,11 @@ if __name__ == "__main__":
 """
 
 
-def begin(start: Callable[..., Script]) -> Script:
+def begin(
+    start: Callable[..., Script], text: str = TEXT, environment: dict[str, str] | None = None
+) -> Script:
     """Start a coordinator, and wait for its first COMMIT."""
-    script = start(TEXT, preamble=PREAMBLE)
+    script = start(text, preamble=PREAMBLE, environment=environment)
     wait_until_begun(script)
     return script
 
@@ -65,6 +69,30 @@ def test_coordinators_taken_over_alive(start: Callable[..., Script]) -> None:
 
     assert all_succeeded(script, ITEMS)["already"] > 0
     exactly_once(ITEMS)
+
+
+@pytest.mark.only_on("postgresql", "mysql")
+def test_coordinators_taken_over_at_commit(start: Callable[..., Script], seed: int) -> None:
+    """Who takes a run over waits for the COMMITs that are on their way, and does no item of them.
+
+    Each takes a third of a second, so that there are always some.
+    """
+    chance = random.Random(seed)
+    count = ITEMS // 4
+    text = TEXT.replace(str(ITEMS), str(count))
+    with proxy(connection, chance, delay=0.33) as between:
+        environment = through(between, connection)
+        script = begin(start, text, environment)
+        for _ in range(TIMES // 2):
+            following = begin(start, text, environment)
+            was_taken_over(script)
+            script = following
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                script.process.wait(chance.uniform(0, LONGEST_WORK))
+        script.wait(seconds=2 * HANG)
+
+    all_succeeded(script, count)
+    exactly_once(count)
 
 
 def freeze(script: Script, number: signal.Signals) -> None:
