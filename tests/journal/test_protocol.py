@@ -1,0 +1,583 @@
+"""A model of the journal's protocol, and the real one beside it, in any order of steps.
+
+Coordinators take a run, one after the other or one from the other; their chunks are worked on in
+transactions on connections of their own, and are recorded, committed, undone and lost; coordinators
+fold, ask, look, close and crash, and the old ones go on trying. After each step the tables are
+compared with the model: every position has been committed at most once, and none is lost.
+
+Where a step would wait for a transaction that is committing, it is taken in another thread; it must
+wait indeed, until the transactions that it waits for have ended one way or the other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, connection, connections
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from carpool.exceptions import RunIsTaken, TakenOver
+from carpool.journal import book as book_module
+from carpool.journal import recording
+from carpool.journal.book import Book
+from carpool.journal.marks import Marks, digest
+from carpool.journal.models import Entry, Lease, Run
+from carpool.journal.recording import Permit, Places
+from carpool.journal.spans import Spans
+from carpool.journal.states import State
+from tests.app.models import Author
+from tests.journal.conftest import empty
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.timeout(110),
+]
+
+POSITIONS = 16
+WAITING = 0.02
+"""Seconds in which a step that has to wait must not be through."""
+
+PATIENCE = 30.0
+
+
+@dataclass(eq=False)
+class Coordinator:
+    """A process that has taken the run, as the model sees it.
+
+    ``fence``: what it was given. ``lost``: numbers of chunks of which it has heard no end.
+    """
+
+    book: Book
+    fence: int
+    todo: list[int]
+    alive: bool = True
+    closed: bool = False
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @property
+    def acts(self) -> bool:
+        return self.alive and not self.closed
+
+
+@dataclass(eq=False)
+class Chunk:
+    """A chunk, wherever it is.
+
+    ``at``: sent, working (its transaction is open), recorded (likewise), committed or undone.
+    ``known``: what its coordinator knows of it: in flight, lost, settled.
+    """
+
+    owner: Coordinator
+    number: int
+    positions: list[int]
+    faults: list[int]
+    at: str = "sent"
+    known: str = "in flight"
+    connection: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.at in ("working", "recorded")
+
+    @property
+    def places(self) -> Places:
+        digests = [digest(f"item {n}", n) for n in self.positions]
+        return Places(self.positions, self.positions, digests)
+
+    @property
+    def failed(self) -> set[int]:
+        return {self.positions[fault] for fault in self.faults}
+
+
+def permit(owner: Coordinator) -> Permit:
+    return Permit(
+        runs={"default": (owner.book.key, owner.fence)},
+        run_table=Run._meta.db_table,
+        entry_table=Entry._meta.db_table,
+        lease_table=Lease._meta.db_table,
+    )
+
+
+class Connections:
+    """Connections for chunks, used again from example to example."""
+
+    def __init__(self) -> None:
+        self.idle: list[Any] = []
+
+    def take(self) -> Any:
+        taken = self.idle.pop() if self.idle else connections["default"].copy()
+        taken.set_autocommit(False)
+        return taken
+
+    def give_back(self, taken: Any) -> None:
+        taken.set_autocommit(True)
+        self.idle.append(taken)
+
+    def close(self) -> None:
+        for one in self.idle:
+            one.close()
+        self.idle.clear()
+
+
+POOL = Connections()
+
+
+@pytest.fixture(autouse=True)
+def pool() -> Iterator[None]:
+    yield
+    POOL.close()
+
+
+class Protocol(RuleBasedStateMachine):
+    """The model, and the tables."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        empty()
+        self.coordinators: list[Coordinator] = []
+        self.chunks: list[Chunk] = []
+        self.fence = 0  # the lease's
+        self.state = State.NEW
+        self.wanted = ""
+        self.done: set[int] = set()  # positions that have been committed
+        self.failed: set[int] = set()
+        self.open_coordinator(take_over=False)
+
+    # The real thing, called so that it may wait.
+
+    def call(
+        self, task: Callable[[], Any], chunks: list[Chunk], ends: Callable[[Chunk], bool]
+    ) -> Any:
+        """Call it; if open transactions are in its way, have it wait until they have ended."""
+        if not chunks:
+            return task()
+        answers: list[tuple[Any, BaseException | None]] = []
+
+        def work() -> None:
+            try:
+                answers.append((task(), None))
+            except BaseException as error:
+                answers.append((None, error))
+            finally:
+                connections.close_all()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(WAITING)
+        waited = thread.is_alive()
+        for chunk in chunks:
+            self.end(chunk, commits=chunk.at == "recorded" and ends(chunk))
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "it waits for ever"
+        assert waited, "it did not wait for a transaction that may commit"
+        ((value, error),) = answers
+        if error is not None:
+            raise error
+        return value
+
+    def in_the_way(self, *, of_lease: bool = False, of: Chunk | None = None) -> list[Chunk]:
+        """Return the chunks whose transactions a step has to wait for."""
+        if connection.vendor == "sqlite":  # one writer at a time
+            return [chunk for chunk in self.chunks if chunk.is_open]
+        recorded = [chunk for chunk in self.chunks if chunk.at == "recorded"]
+        return [chunk for chunk in recorded if of_lease or chunk is of]
+
+    def end(self, chunk: Chunk, *, commits: bool) -> None:
+        """End a chunk's transaction."""
+        assert chunk.is_open
+        if commits:
+            assert chunk.at == "recorded"
+            chunk.connection.commit()
+            assert chunk.owner.fence == self.fence, "committed by a coordinator without the lease"
+            assert not self.done & set(chunk.positions), "committed twice"
+            self.done |= set(chunk.positions)
+            self.failed |= chunk.failed
+        else:
+            chunk.connection.rollback()
+        chunk.at = "committed" if commits else "undone"
+        POOL.give_back(chunk.connection)
+        chunk.connection = None
+
+    def some(self, data: st.DataObject, chunks: list[Any]) -> Any:
+        return chunks[data.draw(st.integers(0, len(chunks) - 1))]
+
+    def acting(self) -> list[Coordinator]:
+        return [one for one in self.coordinators if one.acts]
+
+    def chunks_that(self, *at: str, known: str = "") -> list[Chunk]:
+        return [c for c in self.chunks if c.at in at and known in ("", c.known)]
+
+    # Coordinators.
+
+    def open_coordinator(
+        self, *, take_over: bool, ends: Callable[[Chunk], bool] = lambda chunk: True
+    ) -> None:
+        book = Book("default", "machine")
+        try:
+            self.call(
+                lambda: book.open("index", {}, take_over=take_over),
+                self.in_the_way(of_lease=True) if self.coordinators else [],
+                ends,
+            )
+        except RunIsTaken:
+            assert self.state is State.RUNNING and not take_over
+            return
+        assert self.state is not State.RUNNING or take_over, "two have the run"
+        assert book.fence > self.fence
+        self.fence = book.fence
+        self.state = State.RUNNING
+        self.wanted = ""
+        assert book.done.settled == Spans((n, n) for n in self.done), "what is done is not known"
+        left = [n for n in range(POSITIONS) if n not in self.done]
+        self.coordinators.append(Coordinator(book, book.fence, left))
+
+    @precondition(lambda self: self.much_has_happened())
+    @rule(take_over=st.booleans(), data=st.data())
+    def another_coordinator(self, take_over: bool, data: st.DataObject) -> None:
+        self.open_coordinator(take_over=take_over, ends=lambda chunk: data.draw(st.booleans()))
+
+    def much_has_happened(self) -> bool:
+        """Tell whether it is time for another coordinator: each should come to something."""
+        return not self.acting() or len(self.chunks) >= 4 * len(self.coordinators)
+
+    @precondition(lambda self: self.acting() and self.much_has_happened())
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """A coordinator dies; its workers may go on for a while."""
+        self.some(data, self.acting()).alive = False
+
+    def told_that_it_was_taken_over(self, owner: Coordinator) -> None:
+        assert owner.fence != self.fence, "nobody has taken it over"
+        owner.alive = False
+
+    @precondition(lambda self: self.acting())
+    @rule(data=st.data())
+    def fold(self, data: st.DataObject) -> None:
+        owner = self.some(data, self.acting())
+        try:
+            self.call(owner.book.fold, self.in_the_way(), lambda chunk: data.draw(st.booleans()))
+        except TakenOver:
+            self.told_that_it_was_taken_over(owner)
+            return
+        assert owner.fence == self.fence
+        done = owner.book.done
+        assert done.settled == Spans((n, n) for n in self.done)
+        assert done.failed == Spans((n, n) for n in self.failed)
+        assert (done.succeeded, done.skipped) == (len(self.done - self.failed), 0)
+        whole = Marks.of_items(1, [(n, digest(f"item {n}", n)) for n in self.done])
+        assert done.marks.dumps() == whole.dumps(), "the source would be taken for another"
+
+    @precondition(lambda self: self.acting())
+    @rule(data=st.data())
+    def look(self, data: st.DataObject) -> None:
+        owner = self.some(data, self.acting())
+        try:
+            wanted = owner.book.look()
+        except TakenOver:
+            self.told_that_it_was_taken_over(owner)
+        else:
+            assert (wanted, owner.fence) == (self.wanted, self.fence)
+
+    @rule(what=st.sampled_from(["cancel", "pause", "resume"]))
+    @precondition(lambda self: not (connection.vendor == "sqlite" and self.in_the_way()))
+    def ask_for(self, what: str) -> None:
+        getattr(Run.objects.get(), what)()
+        self.wanted = "" if what == "resume" else what
+
+    @precondition(lambda self: self.acting() and self.much_has_happened())
+    @rule(
+        data=st.data(),
+        state=st.sampled_from([State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED]),
+    )
+    def close(self, data: st.DataObject, state: State) -> None:
+        """A coordinator ends. Chunks that it has lost may still be at work somewhere."""
+        owner = self.some(data, self.acting())
+        for chunk in self.chunks:
+            if chunk.owner is owner and chunk.known == "in flight":
+                chunk.known = "lost"
+        holds = owner.fence == self.fence
+        blockers = self.in_the_way(of_lease=holds)
+        try:
+            self.call(
+                lambda: owner.book.close(state, "", ()),
+                blockers,
+                lambda chunk: data.draw(st.booleans()),
+            )
+        except TakenOver:
+            self.told_that_it_was_taken_over(owner)
+            return
+        assert owner.fence == self.fence
+        owner.closed = True
+        self.state, self.wanted = state, ""
+        self.fence = Lease.objects.get().fence
+        row = Run.objects.get()
+        assert (row.state, row.wanted, row.succeeded) == (state, "", len(self.done - self.failed))
+        assert not Entry.objects.exists()
+
+    # Chunks.
+
+    @precondition(lambda self: any(one.todo for one in self.acting()))
+    @rule(data=st.data(), size=st.integers(1, 3))
+    def send(self, data: st.DataObject, size: int) -> None:
+        owner = self.some(data, [one for one in self.acting() if one.todo])
+        positions, owner.todo = sorted(owner.todo[:size]), owner.todo[size:]
+        faults = sorted(data.draw(st.sets(st.sampled_from(range(len(positions))), max_size=1)))
+        self.chunks.append(Chunk(owner, next(owner.numbers), positions, faults))
+
+    def work_on(self, chunk: Chunk) -> None:
+        """Begin a chunk's transaction, and write what its items do."""
+        chunk.connection = POOL.take()
+        table = connection.ops.quote_name(Author._meta.db_table)
+        with chunk.connection.cursor() as cursor:
+            for position in sorted(set(chunk.positions) - chunk.failed):
+                cursor.execute(
+                    f"INSERT INTO {table} (name, books_written) VALUES (%s, 0)", [str(position)]
+                )
+            if not set(chunk.positions) - chunk.failed:
+                cursor.execute(f"UPDATE {table} SET books_written = 0 WHERE name = 'nobody'")
+        chunk.at = "working"
+
+    def record(self, chunk: Chunk) -> None:
+        """Write a chunk's entry; undo the chunk if that is refused."""
+        owner = chunk.owner
+        try:
+            recorded = recording.record(
+                chunk.connection, permit(owner), chunk.number, chunk.places.note(1), chunk.faults, 0
+            )
+        except IntegrityError:
+            assert chunk.known == "asked", "a chunk that nobody has given up is refused"
+            self.end(chunk, commits=False)
+            return
+        if not recorded:
+            assert owner.fence != self.fence, "refused, though its coordinator has the run"
+            self.end(chunk, commits=False)
+            chunk.known = "settled"  # its coordinator will end by it
+            return
+        chunk.at = "recorded"
+
+    def may_work(self) -> bool:
+        return connection.vendor != "sqlite" or not self.in_the_way()
+
+    @precondition(lambda self: self.chunks_that("sent") and self.may_work())
+    @rule(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        self.work_on(self.some(data, self.chunks_that("sent")))
+
+    @precondition(lambda self: self.chunks_that("working"))
+    @rule(data=st.data())
+    def record_one(self, data: st.DataObject) -> None:
+        self.record(self.some(data, self.chunks_that("working")))
+
+    @precondition(lambda self: self.chunks_that("recorded"))
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        """A chunk commits, and its coordinator is told."""
+        chunk = self.some(data, self.chunks_that("recorded"))
+        self.end(chunk, commits=True)
+        if chunk.known == "in flight":
+            chunk.known = "settled"
+
+    @precondition(lambda self: self.chunks_that("sent") and self.may_work())
+    @rule(data=st.data(), told=st.booleans())
+    def do_it_all(self, data: st.DataObject, told: bool) -> None:
+        """A chunk is begun, recorded and committed without anything between."""
+        chunk = self.some(data, self.chunks_that("sent"))
+        self.work_on(chunk)
+        self.record(chunk)
+        if chunk.at == "recorded":
+            self.end(chunk, commits=True)
+            if chunk.known == "in flight":
+                chunk.known = "settled" if told else "lost"
+
+    @precondition(lambda self: self.chunks_that("recorded"))
+    @rule(data=st.data())
+    def commit_and_lose_the_answer(self, data: st.DataObject) -> None:
+        chunk = self.some(data, self.chunks_that("recorded"))
+        self.end(chunk, commits=True)
+        if chunk.known == "in flight":
+            chunk.known = "lost"
+
+    @precondition(lambda self: self.chunks_that("working", "recorded"))
+    @rule(data=st.data(), told=st.booleans())
+    def undo(self, data: st.DataObject, told: bool) -> None:
+        """A worker dies before COMMIT; if its coordinator is told so, the chunk is run again, by
+        the same number."""
+        chunk = self.some(data, self.chunks_that("working", "recorded"))
+        self.end(chunk, commits=False)
+        if chunk.known == "in flight":
+            if told:
+                chunk.at = "sent"
+            else:
+                chunk.known = "lost"
+
+    @precondition(lambda self: self.chunks_that("sent", "working", "recorded", known="in flight"))
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        """A coordinator hears no more of a chunk, whose worker goes on."""
+        chunks = self.chunks_that("sent", "working", "recorded", known="in flight")
+        self.some(data, chunks).known = "lost"
+
+    def lost(self) -> list[Chunk]:
+        return [c for c in self.chunks if c.known == "lost" and c.owner.acts]
+
+    @precondition(lambda self: self.lost())
+    @rule(data=st.data())
+    def ask_what_became_of_it(self, data: st.DataObject) -> None:
+        """A lost chunk is asked for. Only if it has not committed, and never will, it is run again,
+        by another number."""
+        chunk = self.some(data, self.lost())
+        owner = chunk.owner
+        try:
+            committed = self.call(
+                lambda: owner.book.has_committed(chunk.number),
+                self.in_the_way(of=chunk),
+                lambda blocker: data.draw(st.booleans()),
+            )
+        except TakenOver:
+            self.told_that_it_was_taken_over(owner)
+            return
+        assert committed == (chunk.at == "committed")
+        chunk.known = "settled" if committed else "asked"
+        if not committed:
+            owner.todo.extend(chunk.positions)
+
+    # The tables, compared with the model.
+
+    @invariant()
+    def every_position_at_most_once(self) -> None:
+        effects = Counter(Author.objects.values_list("name", flat=True))
+        assert not effects or max(effects.values()) == 1, f"done twice: {effects}"
+        row = Run.objects.get()
+        settled, failed = Spans.loads(row.settled), Spans.loads(row.failed_positions)
+        succeeded = row.succeeded
+        for entry in Entry.objects.all():
+            done = Spans.loads(entry.done)
+            assert not settled & done, "recorded twice"
+            settled.update(done)
+            failed.update(Spans.loads(entry.failed))
+            succeeded += entry.succeeded
+            assert not entry.void or not done
+        assert settled == Spans((n, n) for n in self.done), "the journal and the rows differ"
+        assert {int(name) for name in effects} == self.done - self.failed
+        assert succeeded == len(effects)
+        assert failed == Spans((n, n) for n in self.failed)
+
+    def teardown(self) -> None:
+        """Whatever has happened, one more coordinator does the rest, and all are done once."""
+        try:
+            for chunk in self.chunks:
+                if chunk.is_open:
+                    self.end(chunk, commits=False)
+            self.open_coordinator(take_over=True)
+            last = self.coordinators[-1]
+            if last.todo:
+                whole = Chunk(last, next(last.numbers), last.todo, [])
+                self.chunks.append(whole)
+                self.work_on(whole)
+                self.record(whole)
+                self.end(whole, commits=True)
+            for chunk in self.chunks_that("sent"):  # those that were given up long ago
+                self.work_on(chunk)
+                self.record(chunk)
+                assert chunk.at == "undone" or chunk.owner is last
+            last.book.close(State.SUCCEEDED, "", ())
+            self.every_position_at_most_once()
+            assert self.done == set(range(POSITIONS))
+            assert not Entry.objects.exists()
+            assert Run.objects.get().settled == f"[[0,{POSITIONS - 1}]]"
+        finally:
+            for chunk in self.chunks:
+                if chunk.connection is not None:
+                    chunk.connection.rollback()
+                    POOL.give_back(chunk.connection)
+
+
+def explore(examples: int, steps: int = 30) -> None:
+    """Have the machine try so many programs; the same ones each time."""
+    run_state_machine_as_test(
+        Protocol,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_each_position_is_committed_once_and_none_is_lost() -> None:
+    """Whatever coordinators, workers and connections do, in whatever order."""
+    explore(30)
+
+
+# What the machine is worth: each of these leaves one thing out, and is caught.
+
+MUTANTS: dict[str, tuple[Any, str, str, str]] = {
+    "a chunk is recorded whatever the fence": (
+        recording,
+        "record",
+        "AND {quote('fence')} = %s {shared_lock(connection)}",
+        "AND %s IS NOT NULL {shared_lock(connection)}",
+    ),
+    "a lost chunk is only looked for": (
+        Book,
+        "has_committed",
+        "Entry._base_manager.using(self.alias).bulk_create([entry])",
+        "return self._entries().filter(fence=self.fence, chunk=chunk, void=False).exists()",
+    ),
+    "folding forgets which chunks have committed": (
+        Book,
+        "fold",
+        "self._folded.add(entry.chunk, entry.chunk)",
+        "pass",
+    ),
+    "a coordinator that was taken over may fold": (
+        Book,
+        "fold",
+        "if not self._mine().update(beat_at=Now()):",
+        "if not self._runs().update(beat_at=Now()):",
+    ),
+    "whoever comes takes the run": (Book, "open", "if not take_over:", "if False:"),
+}
+
+
+def mutate(patch: pytest.MonkeyPatch, home: Any, name: str, old: str, new: str) -> None:
+    """Replace a function by one whose source has a line changed."""
+    source = textwrap.dedent(inspect.getsource(getattr(home, name)))
+    assert source.count(old) == 1, f"{name} has changed: write this mutant anew"
+    module = recording if home is recording else book_module
+    scope: dict[str, Any] = dict(vars(module))
+    future = "from __future__ import annotations\n"
+    exec(compile(future + source.replace(old, new), f"<mutant of {name}>", "exec"), scope)
+    patch.setattr(home, name, scope[name])
+
+
+@pytest.mark.only_on("sqlite")  # the programs that find them there are the same each time
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_protocol_that_leaves_something_out_is_caught(
+    mutant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any one of its parts the protocol fails, and the machine sees it."""
+    mutate(monkeypatch, *MUTANTS[mutant])
+    with pytest.raises((AssertionError, IntegrityError)):
+        explore(150, steps=40)
