@@ -397,6 +397,37 @@ def test_failed_rows_are_tried_again_by_key() -> None:
     assert the_run().succeeded == Author.objects.count()
 
 
+def test_a_failed_row_that_is_not_given_any_more_stays_failed() -> None:
+    """What became of it is not changed by rows around it that are done."""
+    make_authors()
+    run(partial(finish, bad={4, 15, 16}), left_to_finish())
+    (gone,) = Author.objects.filter(name__in=names({15}))
+    report = run(finish, left_to_finish().exclude(pk=gone.pk), retry_failed=True)
+    assert (report.failed, report.failed_before) == (1, 1)
+    assert Spans.loads(the_run().failed_positions) == Spans([(gone.pk, gone.pk)])
+
+
+def test_items_stored_in_some_databases_only_are_never_run_again() -> None:
+    """They are named as unknown at each call, and the rest is done."""
+    both = {"using": ["default", "other"], "chunk_size": 10}
+    run(finish_nothing, range(40), **both)
+    Run.objects.using("other").update(settled="[[0,19]]", succeeded=20)
+    calls.clear()
+    report = run(finish_nothing, range(50), executor="inline", **both)
+    assert calls == list(range(40, 50))
+    assert (report.succeeded, report.already, report.unknown) == (30, 20, 20)
+    assert {f.index for f in report.failures} == set(range(20, 40))
+    assert all("not in all" in f.message for f in report.failures)
+
+
+calls: list[int] = []
+
+
+def finish_nothing(number: int) -> None:
+    """Remember the call."""
+    calls.append(number)
+
+
 def test_rows_added_at_the_end_are_done_by_the_next_call() -> None:
     """A run of a table that grows does what is new."""
     make_authors()

@@ -21,6 +21,13 @@ def plain(ranges: list[tuple[int, int]]) -> set[int]:
     return {number for start, end in ranges for number in range(start, end + 1)}
 
 
+@given(st.sets(st.integers(0, 40)), st.integers(-2, 45))
+def test_the_highest_below_a_number(numbers: set[int], number: int) -> None:
+    """The number itself doesn't count."""
+    spans = Spans((n, n) for n in numbers)
+    assert spans.below(number) == max((n for n in numbers if n < number), default=None)
+
+
 class LikeASet(RuleBasedStateMachine):
     """Whatever is done to spans and to a plain set, both hold the same numbers."""
 

@@ -115,6 +115,9 @@ class Resumption:
                     "relation, say). A journal knows rows by their key: add .distinct()."
                 )
             start = key if previous is None else previous + 1
+            settled = self._settled.below(key)
+            if settled is not None:  # what is known of keys that aren't given any more stays so
+                start = max(start, settled + 1)
             previous = key
             if not self._passes(key):
                 yield Place(index, start, key, None, key, key in self._torn)

@@ -48,6 +48,11 @@ class Spans:
         self._starts[place : place + 1] = [a for a, _ in rest]
         self._ends[place : place + 1] = [b for _, b in rest]
 
+    def below(self, number: int) -> int | None:
+        """Return the highest number of the set that is lower than this one."""
+        place = bisect_left(self._starts, number) - 1
+        return None if place < 0 else min(self._ends[place], number - 1)
+
     def within(self, start: int, end: int) -> list[int]:
         """Return the numbers of the set from ``start`` to ``end``, one by one."""
         found: list[int] = []
