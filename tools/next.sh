@@ -20,8 +20,8 @@ PACKAGES=(
     postgresql procps python3 python3-dev python3-venv
 )
 declare -A ARGUMENTS=( # of tools/suite.py, for each version of Django
-    [6.0]="--db=sqlite --db=postgres -- --ignore=tests/acceptance"
-    [6.1]="--db=sqlite --db=postgres --db=mysql --"
+    [6.0]="--db=sqlite --db=postgres -- --ignore=tests/acceptance --ignore=tests/torment"
+    [6.1]="--db=sqlite --db=postgres --db=mysql -- --ignore=tests/torment"
 )
 
 root=${CARPOOL_TRIXIE:-${XDG_CACHE_HOME:-$HOME/.cache}/carpool/$SUITE}

@@ -47,8 +47,8 @@ DATABASES = ("sqlite", "postgres", "mysql")
 
 CLIENTS: Mapping[str, str] = {"postgres": "psycopg", "mysql": "MySQLdb"}
 
-#: Seconds for one run of pytest. Ten times what the slowest one needs on two cores.
-LIMIT = float(os.environ.get("CARPOOL_TEST_LIMIT", "900"))
+#: Seconds for one run of pytest. Twice what the slowest one needs on two cores.
+LIMIT = float(os.environ.get("CARPOOL_TEST_LIMIT", "1800"))
 
 #: Seconds for what a run started to end after it. A pool's helpers notice within milliseconds
 #: that their parent is gone; what lives longer is an orphan.
