@@ -58,16 +58,19 @@ class Orphanage:
         self.waiting.append((script, time.monotonic()))
 
     def look(self) -> None:
-        """Fail if one has lived too long."""
+        """Fail if a worker has lived too long, or anything else of the session far too long.
+
+        The fork server, of which workers are born, may have to be through with its imports first.
+        """
         left = []
         for script, died in self.waiting:
-            late = time.monotonic() - died >= ORPHAN_SECONDS
-            members = script.members()  # looked at after the clock
-            if members and late:
-                pytest.fail(
-                    f"alive {time.monotonic() - died:.2f} s after its coordinator {members}"
-                )
-            if members:
+            age = time.monotonic() - died
+            alive = workers(script)  # looked at after the clock
+            if alive and age >= ORPHAN_SECONDS:
+                pytest.fail(f"{alive} live {age:.2f} s after their coordinator: {script.members()}")
+            if members := script.members():
+                if age >= HANG:
+                    pytest.fail(f"{age:.0f} s after their coordinator there are {members}")
                 left.append((script, died))
         self.waiting = left
 

@@ -17,8 +17,8 @@ from tests.torment.proxy import proxy, through
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 
-ITEMS = 3_000
-DEATHS = 5
+ITEMS = 2_500
+DEATHS = 4
 LONGEST_LIFE = 2.5
 EVERY = 0.3
 SHARE = 0.2

@@ -17,7 +17,7 @@ from tests.torment.proxy import Cut, Proxy, proxy, through
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 
-ITEMS = 3_000
+ITEMS = 2_500
 EVERY = 0.1
 SHARE = 0.2
 """Of all COMMITs, which is cut. The coordinator's own and those of its retries are among them."""

@@ -16,7 +16,7 @@ from tests.torment.program import PREAMBLE, all_succeeded
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 
-ITEMS = 1_000
+ITEMS = 800
 PARENTS = 20
 
 

@@ -14,8 +14,8 @@ from tests.torment.server import ALIAS, OwnServer, own_server
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 
-ITEMS = 6_000
-DEATHS = 3
+ITEMS = 4_500
+DEATHS = 2
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def own(database_vendor: str) -> Iterator[OwnServer]:
 def test_a_server_that_is_killed_and_started_again(
     start: Callable[..., Script], own: OwnServer, seed: int
 ) -> None:
-    """A run lives through the server's death, three times, and each item is stored once."""
+    """A run lives through the server's death, twice, and each item is stored once."""
     chance = random.Random(seed)
     script = start(
         f"""
