@@ -264,6 +264,11 @@ class Attempt:
             # All of them: it may be one that the function uses besides the chunk's own.
             for connection in connections.all(initialized_only=True):
                 connection.close()
+        elif trouble is Trouble.LOST:
+            # The caller's: only what is of no use to anybody any more.
+            for connection in self.connections:
+                if connection.connection is not None and not connection.is_usable():
+                    connection.close()
         return True
 
     def _result(self, ending: Ending, fault: Fault | None = None) -> ChunkResult:

@@ -128,6 +128,17 @@ def chunk_transaction(using: tuple[str, ...]) -> Iterator[None]:
             yield
 
 
+def limit_lock_wait(connection: BaseDatabaseWrapper, seconds: int) -> None:
+    """Let this transaction wait no longer for a lock, where it would wait for ever: on PostgreSQL.
+
+    The client of the transaction that holds it may be gone without a word: its host, or the net.
+    https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{int(seconds)}s'")
+
+
 @contextmanager
 def impatient(connection: BaseDatabaseWrapper, seconds: float = 0.2) -> Iterator[None]:
     """Wait no longer than so for SQLite's write lock, in the block; elsewhere nothing changes."""

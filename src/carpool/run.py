@@ -303,20 +303,25 @@ class _Run:
         self._total: int | None = None
         self._began = time.monotonic()
         self._seconds = 0.0
+        self._rejects: Rejects | None = None
         try:
             # Before the journal is opened: what is refused here must not be a run in it.
             executor_for(options, self._job, self._interrupts, self._progress)
-            self._rejects: Rejects | None = None
             if options.rejects is not None:
                 self._rejects = Rejects(options.rejects, more=self._journal is not None)
-            resumption = self._open_journal(function, items)
+            self._begin(self._open_journal(function, items))
         except BaseException:
+            if self._rejects is not None:
+                self._rejects.close()
             self.shut()
             raise
+
+    def _begin(self, resumption: Resumption | None) -> None:
+        """Make what the run consists of, now that workers can be given their permit."""
+        options, journal = self._options, self._journal
         self._executor: Executor = executor_for(
             options, self._job, self._interrupts, self._progress
         )
-        journal = self._journal
         step = (lambda: journal.step) if journal is not None else (lambda: 1)
         self._reader = Reader(self._source, self._interrupts, resumption, step)
         self._pacer = Pacer(options.chunk_size)

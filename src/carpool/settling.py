@@ -268,14 +268,15 @@ class Settling:
             return
         try:
             committed = self._journal.has_committed(chunk.number)
-        except RunFailed as error:  # the others are settled first
-            self._fatal = self._fatal or error
-        if committed is None:
-            yield self._unknown(chunk, fault, before)
-        elif committed:
-            if before is None:  # what failed in it is in the journal only
+            if committed and before is None:  # what failed in it is in the journal only
                 faults = dict.fromkeys(self._journal.failed_among(chunk.places), _lost_error())
                 before = ChunkResult(chunk.number, Ending.COMMITTED, faults=faults)
+        except RunFailed as error:  # the others are settled first
+            self._fatal = self._fatal or error
+        if committed is None or (committed and before is None):
+            yield self._unknown(chunk, fault, before)
+        elif committed:
+            assert before is not None
             yield self._settle(chunk, replace(before, ending=Ending.COMMITTED, fault=None))
         else:
             yield from self._undone_at_commit(chunk, fault)

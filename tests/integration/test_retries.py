@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +222,24 @@ def test_a_lock_timeout_is_retried() -> None:
     assert report.retries > 0
     assert names() == [item["key"] for item in items]
     assert Tag.objects.get().uses == 4
+
+
+def test_the_callers_connection_lost_between_chunks_is_opened_again() -> None:
+    """Inline the connection is the caller's; one that is of no use to anybody is closed."""
+    ended = iter([True])
+
+    def end_once(snapshot: carpool.Snapshot) -> None:
+        if next(ended, False):
+            with suppress(DatabaseError):
+                waiting.end_this_connection()
+
+    items: list[Item] = [{"key": f"i{n:03}"} for n in range(12)]
+    report = carpool.run(
+        waiting.lose_connection, items, executor="inline", chunk_size=6, progress=end_once
+    )
+
+    assert report.failures == ()
+    assert len(names()) == 24
 
 
 @pytest.mark.parametrize("options", [INLINE, THREADS, PROCESSES])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +34,10 @@ BEAT = 4.0
 STALE = 15.0
 """Seconds without a beat after which a run may be taken over: three that did not come. What is
 taken too early is no harm: the fence holds."""
+
+LOCK_WAIT = 10
+"""Seconds to wait for a lock at a time, before it is tried again: a chunk that commits holds the
+lease for milliseconds."""
 
 DELETED_AT_ONCE = 500
 
@@ -84,6 +89,12 @@ class Book:
     def _entries(self) -> QuerySet[Entry]:
         return Entry._base_manager.using(self.alias).filter(run_id=self.key)
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with transaction.atomic(using=self.alias):
+            databases.limit_lock_wait(connections[self.alias], LOCK_WAIT)
+            yield
+
     # Taking it.
 
     def open(self, positions: str, about: dict[str, Any], *, take_over: bool) -> None:
@@ -106,7 +117,7 @@ class Book:
         self._takes += 1
         leases = Lease._base_manager.using(self.alias)
         leases.bulk_create([Lease(run_id=self.key)], ignore_conflicts=True)
-        with transaction.atomic(using=self.alias):
+        with self._transaction():
             # First a write: it waits for chunks that are committing, and on SQLite for the lock.
             leases.filter(run_id=self.key).update(fence=F("fence") + 1)
             run = self._runs().annotate(now=Now()).get()
@@ -203,7 +214,7 @@ class Book:
             TakenOver: it has been taken over.
         """
         lowest = self.fence if fence is None else fence
-        with transaction.atomic(using=self.alias):
+        with self._transaction():
             # First the row's lock: the COMMIT of an earlier fold, whose answer was lost, may still
             # be on its way. What is read after it has happened, or won't.
             if not self._mine().update(beat_at=Now()):
@@ -289,7 +300,7 @@ class Book:
             void=True,
         )
         try:
-            with transaction.atomic(using=self.alias):
+            with self._transaction():
                 if not self._mine().update(beat_at=Now()):
                     raise self._taken_over()
                 Entry._base_manager.using(self.alias).bulk_create([entry])

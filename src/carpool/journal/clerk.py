@@ -14,6 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from django.db import connections
+
 from carpool import databases
 
 T = TypeVar("T")
@@ -71,5 +73,7 @@ class Clerk:
                     future.set_result(task())
                 except BaseException as error:
                     future.set_exception(error)
+                for connection in connections.all(initialized_only=True):
+                    connection.queries_log.clear()  # what DEBUG=True records, for nobody
         finally:
             databases.close_mine()

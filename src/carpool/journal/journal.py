@@ -10,9 +10,9 @@ The life of it::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -141,6 +141,7 @@ class Journal:
             succeeded=first.succeeded,
             retry_failed=retry_failed,
             ignore_changes=ignore_changes,
+            stops=lambda: self.cancelled,
         )
 
     def _torn(self, everywhere: Spans) -> Spans:
@@ -199,21 +200,21 @@ class Journal:
         Raises:
             RunFailed: the database doesn't answer. TakenOver: somebody else runs it now.
         """
-        try:
+        with _asking():
             answers = {
                 self._clerk.do(partial(self._persist, partial(book.has_committed, chunk)))
                 for book in self._books
             }
-        except Error as error:
-            raise RunFailed(
-                f"The journal can't be asked whether a chunk has committed: {error}. It can when "
-                "the run is taken up again."
-            ) from error
         return answers.pop() if len(answers) == 1 else None
 
     def failed_among(self, places: Places) -> list[int]:
-        """Return which items of a chunk that has committed have failed, by their place in it."""
-        self._clerk.do(partial(self._persist, self._fold))
+        """Return which items of a chunk that has committed have failed, by their place in it.
+
+        Raises:
+            RunFailed: as `has_committed`.
+        """
+        with _asking():
+            self._clerk.do(partial(self._persist, self._fold))
         failed = self._books[0].done.failed
         return [number for number, end in enumerate(places.ends) if end in failed]
 
@@ -271,6 +272,17 @@ class Journal:
         """Leave no thread behind. May be called twice."""
         self._closed = True
         self._clerk.stop()
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except Error as error:
+        raise RunFailed(
+            f"The journal can't be asked what of a lost chunk has committed: {error}. It can when "
+            "the run is taken up again."
+        ) from error
 
 
 def _storable(value: Any) -> Any:

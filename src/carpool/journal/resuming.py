@@ -11,7 +11,7 @@ stretch is held in memory, one item of four thousand, four thousand of sixteen m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from carpool.exceptions import SourceChanged, SourceRepeats
@@ -38,7 +38,8 @@ class Place(NamedTuple):
 class Resumption:
     """What is left of a source.
 
-    ``succeeded``: how many items have, as the journal says.
+    ``succeeded``: how many items have, as the journal says. ``stops``: asked while items are passed
+    over, whether to end.
 
     Attributes:
         passed: items passed over.
@@ -56,6 +57,7 @@ class Resumption:
         succeeded: int = 0,
         retry_failed: bool,
         ignore_changes: bool,
+        stops: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settled = settled
         self._failed = failed
@@ -65,6 +67,7 @@ class Resumption:
         self._by_key = by_key
         self._retry_failed = retry_failed
         self._ignore_changes = ignore_changes
+        self._stops = stops
         self._succeeded = succeeded
         self._passed_failed = 0
         self._retried = 0
@@ -121,6 +124,8 @@ class Resumption:
             previous = key
             if not self._passes(key):
                 yield Place(index, start, key, None, key, key in self._torn)
+            elif self._stops():
+                return
 
     def _left_by_index(self, items: Iterable[Any]) -> Iterator[Any]:
         held: list[Place] = []  # of the stretch that is being compared
@@ -144,6 +149,8 @@ class Resumption:
                     yield place
                     continue
                 held.append(place)
+            elif self._stops():
+                return
             if index == end:
                 self._compare(index, total)
                 yield from held
@@ -167,7 +174,7 @@ class Resumption:
 
     def _compare(self, index: int, total: int) -> None:
         expected = self._marks.of(index)
-        if expected == total:
+        if expected == total % (1 << 64):
             return
         first, last = self._marks.stretch(index)
         what = f"the item at position {first}"
@@ -175,10 +182,10 @@ class Resumption:
             what = f"an item at one of the positions {first} to {last}"
         raise SourceChanged(
             f"The source has changed: {what} is not what it was when the run did it (digest then "
-            f"{expected or 0:08x}, now {total:08x}). From there on nothing was run. A run is taken "
-            "up with the same items in the same order; give a changed source another journal "
-            "name. Or, if you are sure that each position still means the same, pass "
-            "ignore_changed_source=True.",
+            f"{expected or 0:016x}, now {total % (1 << 64):016x}). From there on nothing was run. "
+            "A run is taken up with the same items in the same order; give a changed source "
+            "another journal name. Or, if you are sure that each position still means the same, "
+            "pass ignore_changed_source=True.",
             position=first,
         )
 
