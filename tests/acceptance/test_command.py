@@ -399,6 +399,22 @@ def test_nobody_reads_stdout(
     assert "Traceback" not in done.stderr and "Broken" not in done.stderr
 
 
+def test_stdout_that_takes_not_everything(
+    rows: Any, folder: Path, subprocess_environment: dict[str, str]
+) -> None:
+    """A full disk is told of; what an encoding doesn't have is written in ASCII."""
+    rows(20, {3: "raise", 4: "raise"})
+    done = shell("carpool run shop.create users.csv > /dev/full", folder, subprocess_environment)
+    assert done.returncode == 1
+    assert "The report can't be printed" in done.stderr
+    assert "Traceback" not in done.stderr
+    ascii_only = subprocess_environment | {"PYTHONIOENCODING": "ascii"}
+    done = shell("carpool run shop.create users.csv", folder, ascii_only)
+    assert done.returncode == 1
+    assert r"2 \xd7 ValueError" in done.stdout or r"20 \xd7 IntegrityError" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_stdin_that_is_closed(folder: Path, subprocess_environment: dict[str, str]) -> None:
     """A clear refusal."""
     done = shell("carpool run shop.create - --format csv <&-", folder, subprocess_environment)

@@ -56,9 +56,14 @@ class Command(BaseCommand):
     def _print(self, text: str) -> None:
         """Print to stdout; whoever has read it may have gone, and the work is done all the same."""
         try:
-            self.stdout.write(text)
+            try:
+                self.stdout.write(text)
+            except UnicodeEncodeError:  # an encoding that has no ×
+                self.stdout.write(text.encode("ascii", "backslashreplace").decode("ascii"))
             self.stdout.flush()
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.stderr.write(f"The report can't be printed: {error}")
             # Or Python would say so again when it flushes stdout at its end (its manual, "Note on
             # SIGPIPE").
             with contextlib.suppress(OSError, ValueError, AttributeError):
