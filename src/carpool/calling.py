@@ -43,7 +43,7 @@ def calls_of(function: Any, before_chunk: Any, aliases: tuple[str, ...]) -> Call
             they can't go together.
     """
     if isinstance(function, type) and issubclass(function, Model):
-        function = ModelSaver(function, using=_using(function, aliases))
+        function = ModelSaver(function, using=alias_of(function, aliases))
     # Not getattr(): an object that has whatever it is asked for, a mock, would have this as well.
     own = inspect.getattr_static(function, "before_chunk", None)
     if own is not None:
@@ -56,7 +56,7 @@ def calls_of(function: Any, before_chunk: Any, aliases: tuple[str, ...]) -> Call
     return Calls(function, converter_for(function), before_chunk)
 
 
-def _using(model: type[Model], aliases: tuple[str, ...]) -> str | None:
+def alias_of(model: type[Model], aliases: tuple[str, ...]) -> str | None:
     """Return the alias to save the model's rows in; None: as the routers say.
 
     It must be one that the chunk's transaction covers, or rows would be stored one by one.

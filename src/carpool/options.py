@@ -16,6 +16,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from carpool.exceptions import ConfigurationError
+from carpool.progress import Progress
 
 ExecutorOption = Literal["auto", "inline", "threads", "processes"] | concurrent.futures.Executor
 StartMethod = Literal["fork", "forkserver", "spawn"]
@@ -107,7 +108,9 @@ class Options:
         if self.setup is not None and not callable(self.setup):
             raise ConfigurationError("setup must be a callable without arguments, or None.")
         if not (
-            self.progress is None or isinstance(self.progress, bool) or callable(self.progress)
+            self.progress is None
+            or isinstance(self.progress, bool | Progress)
+            or callable(self.progress)
         ):
             raise ConfigurationError(
                 f"progress={self.progress!r} must be None, True, False or a callable that takes "

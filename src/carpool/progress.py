@@ -91,6 +91,8 @@ def progress_for(option: Any) -> Progress:
     """Return what shows the progress, for `run`'s option of that name."""
     if option is None:
         option = sys.stderr is not None and sys.stderr.isatty()
+    if isinstance(option, Progress):  # the command's own
+        return option
     if callable(option):
         return CallableProgress(option)
     return BarProgress() if option else Progress()

@@ -53,20 +53,25 @@ class Rejects:
         Raises:
             OSError: the disk is full, for one.
         """
-        line: dict[str, Any] = {"index": failure.index}
-        if _fits_json(failure.item):
-            line["item"] = failure.item
-        else:
-            line["item"] = _repr(failure.item)
-            line["item_is_repr"] = True
-        for name in ("error", "message", "sqlstate", "stage", "traceback"):
-            line[name] = getattr(failure, name)
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(line_of(failure), ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         with suppress(OSError):  # a line that could not be written: `write` has said so
             self._file.close()
+
+
+def line_of(failure: Failure) -> dict[str, Any]:
+    """Return what is written of a failed item."""
+    line: dict[str, Any] = {"index": failure.index}
+    if _fits_json(failure.item):
+        line["item"] = failure.item
+    else:
+        line["item"] = _repr(failure.item)
+        line["item_is_repr"] = True
+    for name in ("error", "message", "sqlstate", "stage", "traceback"):
+        line[name] = getattr(failure, name)
+    return line
 
 
 def _refuse_other_files(path: Path) -> None:

@@ -39,6 +39,7 @@ from carpool.exceptions import (
 )
 from carpool.executors.base import Executor
 from carpool.executors.choice import executor_for
+from carpool.files.files import Files
 from carpool.interrupts import Interrupts
 from carpool.journal.journal import Journal, refuse_keys
 from carpool.journal.resuming import Resumption
@@ -592,6 +593,8 @@ class _Run:
 
 def _name(value: Any) -> str:
     """Return what the journal's row says of a function or a source."""
+    if isinstance(value, Files):
+        return repr(value)
     while isinstance(value, functools.partial):
         value = value.func
     if isinstance(value, ModelSaver):

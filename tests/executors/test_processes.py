@@ -41,6 +41,19 @@ class ProcessesContract(ExecutorContract):
         assert (report.succeeded, report.unknown) == (46, 0)
         assert stored() == [name(n) for n in range(50) if n not in killers]
 
+    def test_a_worker_that_dies_before_a_chunk_costs_one_item(self) -> None:
+        """The chunk goes to others, whole and then in halves, down to the row to blame."""
+        report = self.run(
+            functions.create_knowing,
+            rows(20, {7: "exit"}),
+            before_chunk=functions.die_for_exit,
+            chunk_size=8,
+        )
+
+        assert [(f.index, f.error) for f in report.failures] == [(7, DIED)]
+        assert (report.succeeded, report.unknown) == (19, 0)
+        assert stored() == [name(n) for n in range(20) if n != 7]
+
     @pytest.mark.only_on("postgresql", "mysql")
     def test_a_dead_worker_is_replaced(self, tmp_path: Path) -> None:
         """After deaths there are as many workers as before: two items can wait for one another.

@@ -9,7 +9,7 @@ from typing import Any
 from carpool.exceptions import ConfigurationError
 from carpool.files.compressions import COMPRESSIONS
 from carpool.files.file import File
-from carpool.files.formats import FORMATS
+from carpool.files.formats import FORMATS, WITHOUT_COLUMNS
 from carpool.files.options import UTF_8, Options
 from carpool.files.paths import files_of, several
 
@@ -97,14 +97,23 @@ class Files:
         self._begun = False
 
     def __iter__(self) -> Iterator[Any]:
-        once = next((file for file in self._files if file.once), None)
-        if self._begun and once is not None:
+        if self._begun and self.once is not None:
             raise ConfigurationError(
-                f"{once} has been read, or part of it, and gives its bytes only once. Save it to "
-                "a file first, or keep the items in a list."
+                f"{self.once} has been read, or part of it, and gives its bytes only once. Save "
+                "it to a file first, or keep the items in a list."
             )
         self._begun = True
         return self._items()
+
+    @property
+    def once(self) -> File | None:
+        """The first that gives its bytes only once, if there is one."""
+        return next((file for file in self._files if file.once), None)
+
+    @property
+    def have_columns(self) -> bool:
+        """Whether each is a table, whose rows all have its columns."""
+        return not any(file.format in WITHOUT_COLUMNS for file in self._files)
 
     def __repr__(self) -> str:
         several = f": {len(self._files)} files" if len(self._files) > 1 else ""

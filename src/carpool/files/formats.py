@@ -80,3 +80,6 @@ FORMATS: dict[str, Format] = {
     "arrow": Format(_arrow),
     "xlsx": Format(_xlsx, frozenset({"columns", "sheet"})),
 }
+
+WITHOUT_COLUMNS = frozenset({"jsonl", "ndjson", "json"})
+"""Formats in which each item may be of another kind."""

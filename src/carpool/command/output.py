@@ -1,0 +1,51 @@
+"""A run's report on stdout, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from carpool.command.watching import duration
+from carpool.rejects import line_of
+from carpool.report import Report
+
+
+def text_of(report: Report, total: int | None) -> str:
+    """Return the report; of a dry run, with the time that the real one would take."""
+    foreseen = foreseen_of(report, total)
+    if foreseen is None:
+        return str(report)
+    number = max(total or 0, report.total)
+    return f"{report}\n{number:,} items would take about {duration(foreseen)}, COMMITs not counted"
+
+
+def json_of(report: Report, total: int | None, error: str | None) -> str:
+    """Return one object: the report's figures, and its failures as the rejects file has them."""
+    figures = report.coalesced
+    whole: dict[str, Any] = {
+        name: getattr(report, name)
+        for name in Report.__slots__
+        if name not in ("failures", "coalesced")
+    }
+    whole["rate"] = report.rate
+    whole["coalesced"] = None
+    if figures is not None:
+        whole["coalesced"] = {
+            "queued": figures.queued,
+            "flushes": figures.flushes,
+            "sent": figures.sent,
+            "early": [{**flush._asdict(), "times": n} for flush, n in figures.early.most_common()],
+        }
+    whole["error"] = error
+    if report.dry_run:
+        whole["foreseen_seconds"] = foreseen_of(report, total)
+    whole["failures"] = [line_of(failure) for failure in report.failures]
+    return json.dumps(whole)
+
+
+def foreseen_of(report: Report, total: int | None) -> float | None:
+    """Return the seconds that a dry run foretells for all its items; None if it can't."""
+    done = report.total - report.not_run
+    if not report.dry_run or not done or (report.not_run and total is None):
+        return None
+    return max(total or 0, report.total) / done * report.seconds

@@ -1,0 +1,78 @@
+"""The progress of a run that was begun by the command: a bar, lines, or nothing; all on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from carpool.progress import BarProgress, Progress, Snapshot
+
+EVERY = 5.0
+"""Seconds between two lines where stderr is no terminal: a log of an hour has 720 of them."""
+
+
+class Watch(Progress):
+    """Remembers how far the run is, and has it shown."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        self.total: int | None = None
+
+    def start(self, total: int | None) -> None:
+        self.total = total
+        self._shown.start(total)
+
+    def update(self, snapshot: Snapshot) -> None:
+        self._shown.update(snapshot)
+
+    def write(self, text: str) -> None:
+        self._shown.write(text)
+
+    def close(self) -> None:
+        self._shown.close()
+
+
+class Lines(Progress):
+    """A line every so many seconds; 0: one each time that chunks have ended."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._last = time.monotonic()
+
+    def update(self, snapshot: Snapshot) -> None:
+        now = time.monotonic()
+        if now - self._last >= self._every:
+            self._last = now
+            self.write(line_of(snapshot) + "\n")
+
+
+def line_of(snapshot: Snapshot) -> str:
+    """Say how far the run is."""
+    done, total = snapshot.done, snapshot.total
+    of = f" of {total:,}" if total is not None else ""
+    parts = [f"{done:,}{of} items"]
+    if snapshot.failed:
+        parts.append(f"{snapshot.failed:,} failed")
+    parts.append(f"{snapshot.rate:,.0f}/s")
+    if total is not None and snapshot.rate > 0:
+        parts.append(f"{duration(max(0, total - done) / snapshot.rate)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Say how long that is, to two figures or so."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def watch_of(options: dict[str, Any]) -> Watch:
+    """Return what the verbosity, and stderr, ask for."""
+    verbosity = options["verbosity"]
+    if options["no_progress"] or verbosity < 1 or sys.stderr is None:
+        return Watch(Progress())
+    if verbosity > 1:
+        return Watch(Lines(0))
+    return Watch(BarProgress() if sys.stderr.isatty() else Lines(EVERY))
