@@ -35,11 +35,13 @@ def quick_deadlocks(transactional_db: None) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_connections_left", "quick_deadlocks")
-@pytest.mark.parametrize(("size", "seconds"), [(1, 0.003), (5, 0.0005)])
+@pytest.mark.parametrize(("size", "seconds", "coalesce"), [(1, 0.003, False), (5, 0.0005, True)])
 def test_a_storm_of_deadlocks(
-    start: Callable[..., Script], seed: int, size: int, seconds: float
+    start: Callable[..., Script], seed: int, size: int, seconds: float, coalesce: bool
 ) -> None:
     """Items that update two of 20 parents each in random order all get through, once.
+
+    One item a chunk, coalesced, would lock its two parents in the order of their keys: no storm.
 
     A line's receiver updates its order, so the orders' totals tell what was written how often.
     """
@@ -58,7 +60,8 @@ def test_a_storm_of_deadlocks(
                 time.sleep({seconds})
 
         if __name__ == "__main__":
-            run(update_two, list(enumerate({pairs})), chunk_size={size}, retries=100)
+            run(update_two, list(enumerate({pairs})), chunk_size={size}, retries=100, workers=8,
+                    coalesce={coalesce})
         """,
         preamble=PREAMBLE,
     )
