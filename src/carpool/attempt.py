@@ -36,10 +36,10 @@ from django.db import IntegrityError, connections, transaction
 from carpool import databases, deferred
 from carpool.coalescing import Figures, RowIsGone, Unit, unit_of
 from carpool.errors import Trouble, describe, trouble_of
-from carpool.exceptions import TakenOver, TransactionBroken
+from carpool.exceptions import OutcomeUnknown, TakenOver, TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
 from carpool.items import Items
-from carpool.journal.recording import Note, record
+from carpool.journal.recording import Note, Standing, record
 from carpool.probe import Probe
 from carpool.types import GONE, ChunkResult, Ending, Fault, Job
 
@@ -357,9 +357,13 @@ class Attempt:
             return
         for connection in self.connections:
             faults = sorted(self.faults)
-            if not record(connection, permit, self.number, note, faults, len(self.skipped)):
+            standing = record(connection, permit, self.number, note, faults, len(self.skipped))
+            if standing is Standing.TAKEN_OVER:
                 error = TakenOver("another process has taken the run over")
                 raise _Ended(Ending.TAKEN_OVER, describe(error, "run"))
+            if standing is Standing.ENDED:
+                twice = OutcomeUnknown("it was delivered a second time")
+                raise _Ended(Ending.DELIVERED_TWICE, describe(twice, "unknown"))
 
     def interrupt(self) -> None:
         """Take note of a Ctrl-C that comes when COMMIT has begun or is over."""

@@ -15,10 +15,16 @@ from django.apps import apps
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from carpool.engine import NAMES, Engine, is_engine
 from carpool.exceptions import ConfigurationError
 from carpool.progress import Progress
 
-ExecutorOption = Literal["auto", "inline", "threads", "processes"] | concurrent.futures.Executor
+ExecutorOption = (
+    Literal["auto", "inline", "threads", "processes", "celery"]
+    | concurrent.futures.Executor
+    | Engine
+    | Any  # a distributed.Client
+)
 StartMethod = Literal["fork", "forkserver", "spawn"]
 
 _EXECUTORS = ("auto", "inline", "threads", "processes")
@@ -85,8 +91,12 @@ class Options:
         self._check_combinations()
 
     def _check_values(self) -> None:
-        if not isinstance(self.executor, concurrent.futures.Executor):
-            _one_of("executor", self.executor, _EXECUTORS, " or a concurrent.futures.Executor")
+        if not isinstance(self.executor, concurrent.futures.Executor) and not is_engine(
+            self.executor
+        ):
+            others = " or a concurrent.futures.Executor, or a cluster: a distributed.Client, or "
+            others += "what carpool.executors.celery() returns"
+            _one_of("executor", self.executor, (*_EXECUTORS, *NAMES), others)
         if self.start_method is not None:
             _one_of("start_method", self.start_method, multiprocessing.get_all_start_methods())
         _one_of("on_error", self.on_error, ("collect", "raise"))

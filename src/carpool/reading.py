@@ -64,6 +64,11 @@ class Reader:
         """Items of the source so far, those among them that a journal knows."""
         return self.read + (0 if self.resumption is None else self.resumption.passed)
 
+    @property
+    def next_number(self) -> int:
+        """The number that the next chunk will have."""
+        return self._chunks + 1
+
     def number(self) -> int:
         """Return a number that no chunk has yet."""
         self._chunks += 1

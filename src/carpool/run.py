@@ -14,6 +14,7 @@ refused at COMMIT, a failing source, Ctrl-C and the limits on failures are dealt
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 import time
@@ -332,6 +333,7 @@ class _Run:
             self._rejects,
             dry_run=options.dry_run,
             journal=journal,
+            redelivers=self._executor.redelivers,
         )
 
     def _open_journal(self, function: Any, items: Any) -> Resumption | None:
@@ -434,8 +436,13 @@ class _Run:
         """
         if self._journal is None:
             return False
-        self._journal.tend()
+        self._journal.tend(self._closed_below() if self._executor.redelivers else None)
         return self._journal.paused and not self._journal.cancelled
+
+    def _closed_below(self) -> int:
+        """Return the number below which all chunks have ended."""
+        going_on = itertools.chain(self._executor.sent(), self._settling.again)
+        return min((chunk.number for chunk in going_on), default=self._reader.next_number)
 
     def _more(self) -> bool:
         return bool(self._settling.again) or not (self._reader.exhausted or self._enough())

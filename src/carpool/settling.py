@@ -6,7 +6,8 @@ The fates of a chunk::
     refused at COMMIT ─────────▶ parts of 16, then halves, down to the one item to blame
     worker lost, an item running ▶ the others again; the suspect alone, until it is to blame
     worker lost, none running ──▶ again; if that happens twice, in halves
-    lost during COMMIT ─────────▶ unknown, and never run again; with a journal it is asked, and the
+    lost during COMMIT, or delivered twice
+                       ─────────▶ unknown, and never run again; with a journal it is asked, and the
                                   chunk is either committed or run again, the second time in halves
     rolled back, the run over ──▶ failed, as not run
 """
@@ -34,7 +35,7 @@ from carpool.journal.recording import Places
 from carpool.pacing import CAREFUL_SIZE, TARGET, Pacer
 from carpool.rejects import Rejects
 from carpool.report import KEPT_FAILURES
-from carpool.types import Chunk, ChunkResult, Ending, Failure, Fault, Outcome
+from carpool.types import Chunk, ChunkResult, Ending, Failure, Fault, Outcome, Stage
 
 MOST_DEATHS = 2
 """Workers that an item may die with until it is to blame: the second time it runs alone."""
@@ -77,7 +78,8 @@ class Settling:
     """Turns events into fates, and keeps the counts.
 
     Attributes:
-        again: chunks to be submitted before anything more is read.
+        again: chunks to be submitted before anything more is read. With executors that may deliver
+            a chunk twice, none of them has a number that was sent before.
         failures: the first `KEPT_FAILURES`.
         succeeded, failed (not_run among them), unknown, skipped: items.
         retries, chunks, repeated: as in `Report`.
@@ -92,12 +94,14 @@ class Settling:
         *,
         dry_run: bool,
         journal: Journal | None = None,
+        redelivers: bool = False,
     ) -> None:
         self._number = number
         self._pacer = pacer
         self._rejects = rejects
         self._dry_run = dry_run
         self._journal = journal
+        self._redelivers = redelivers
         self._suspects: Counter[int] = Counter()  # by index, how many workers have died with it
         self._undone: Counter[tuple[int, int]] = Counter()  # by first index and length, at COMMIT
         self._silent_losses: set[int] = set()  # numbers of chunks lost with no item running
@@ -161,6 +165,9 @@ class Settling:
             chunk, result = event.chunk, event.result
             self._add_counts(result)
             self.chunks += 1
+            if self._committed_another_time(chunk, result):
+                fault = _fault(OutcomeUnknown, "it was delivered twice", "unknown")
+                result = ChunkResult(chunk.number, Ending.DELIVERED_TWICE, fault=fault)
             match result.ending:
                 case Ending.COMMITTED:
                     self._pacer.observe(len(chunk), result.seconds, target)
@@ -178,10 +185,31 @@ class Settling:
                     assert result.fault is not None
                     self._fatal = self._fatal or TakenOver(result.fault.message)
                     yield self._not_run(chunk, result.fault)
+                case Ending.DELIVERED_TWICE:
+                    assert result.fault is not None
+                    yield from self._lost_at_commit(chunk, result.fault, None)
+                case Ending.STOPPED if self._redelivers:
+                    everything = range(len(chunk))
+                    yield from self._run_again(chunk.part(self._number(), everything))
                 case Ending.STOPPED:
                     # Without a stop: its worker had been told to end, and was told otherwise.
                     yield from self._run_again(chunk)
         self._raise_fatal()
+
+    def _committed_another_time(self, chunk: Chunk, result: ChunkResult) -> bool:
+        """Tell whether a chunk that has not committed has, where it may have been delivered twice.
+
+        If not, it can't any more, so that it may be run again under another number.
+        """
+        if not self._redelivers or self._journal is None or chunk.places is None:
+            return False
+        if result.ending not in (Ending.REFUSED, Ending.STOPPED, Ending.UNAVAILABLE):
+            return False
+        try:
+            return self._journal.has_committed(chunk.number) is not False
+        except RunFailed as error:
+            self._fatal = self._fatal or error
+            return True
 
     def _add_counts(self, result: ChunkResult) -> None:
         self.retries += result.retries
@@ -296,8 +324,7 @@ class Settling:
         else:
             # Not unknown any more: nothing of it is stored.
             if fault.error.endswith(OutcomeUnknown.__qualname__):
-                died = f"{WorkerDied.__module__}.{WorkerDied.__qualname__}"
-                fault = replace(fault, error=died, stage="worker")
+                fault = replace(fault, error=_name(WorkerDied), stage="worker")
             else:
                 fault = replace(fault, stage="commit")
             yield self._fail(chunk, fault)
@@ -312,10 +339,9 @@ class Settling:
         """Settle a chunk that may be stored or not; ``before`` is what was known by then."""
         faults = {} if before is None else before.faults
         skipped = () if before is None else before.skipped
-        kind = OutcomeUnknown
         unknown = replace(
             fault,
-            error=f"{kind.__module__}.{kind.__qualname__}",
+            error=_name(OutcomeUnknown),
             message=f"stored or not, nobody can say: {fault.message}",
             stage="unknown",
         )
@@ -327,12 +353,7 @@ class Settling:
         why = self._stopped or "no worker could run it"
         if cause is not None:
             why = f"{cause.error}: {cause.message}"
-        kind = NotRun
-        fault = Fault(
-            f"{kind.__module__}.{kind.__qualname__}",
-            f"not run, or rolled back: {why}",
-            stage="run",
-        )
+        fault = _fault(NotRun, f"not run, or rolled back: {why}", "run")
         return self._settle(chunk, _all_failed(chunk, fault))
 
     def _settle(self, chunk: Chunk, result: ChunkResult) -> Settled:
@@ -377,10 +398,16 @@ def _all_failed(chunk: Chunk, fault: Fault) -> ChunkResult:
 
 
 def _lost_error() -> Fault:
-    return Fault(
-        f"{ItemFailed.__module__}.{ItemFailed.__qualname__}",
-        "it failed, and its error was lost with its worker; its neighbours are stored",
-    )
+    message = "it failed, and its error was lost with its worker; its neighbours are stored"
+    return _fault(ItemFailed, message, "function")
+
+
+def _fault(kind: type[Exception], message: str, stage: Stage) -> Fault:
+    return Fault(_name(kind), message, stage=stage)
+
+
+def _name(kind: type[Exception]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _failure(chunk: Chunk, position: int, fault: Fault) -> Failure:

@@ -128,6 +128,7 @@ class Ending(Enum):
     UNKNOWN = "the connection was lost during COMMIT: report it, never run it again"
     UNAVAILABLE = "no transaction could be begun: stop the run"
     TAKEN_OVER = "rolled back, since another coordinator has the run now: stop"
+    DELIVERED_TWICE = "not run, or rolled back, this time: the journal knows how it ended"
     STOPPED = "rolled back because the run was stopped: report its items as not run"
 
 

@@ -38,7 +38,7 @@ from carpool.journal import recording
 from carpool.journal.book import Book
 from carpool.journal.marks import Marks, digest
 from carpool.journal.models import Entry, Lease, Run
-from carpool.journal.recording import Permit, Places
+from carpool.journal.recording import Permit, Places, Standing
 from carpool.journal.spans import Spans
 from carpool.journal.states import State
 from tests.app.models import Author
@@ -60,12 +60,13 @@ PATIENCE = 30.0
 class Coordinator:
     """A process that has taken the run, as the model sees it.
 
-    ``fence``: what it was given. ``lost``: numbers of chunks of which it has heard no end.
+    ``fence``: what it was given. ``redelivers``: its chunks may be delivered twice.
     """
 
     book: Book
     fence: int
     todo: list[int]
+    redelivers: bool = False
     alive: bool = True
     closed: bool = False
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -80,7 +81,8 @@ class Chunk:
     """A chunk, wherever it is.
 
     ``at``: sent, working (its transaction is open), recorded (likewise), committed or undone.
-    ``known``: what its coordinator knows of it: in flight, lost, settled.
+    ``known``: what its coordinator knows of it: in flight, lost, settled, or asked: it was asked
+    for, and had not committed.
     """
 
     owner: Coordinator
@@ -99,6 +101,11 @@ class Chunk:
     def places(self) -> Places:
         digests = [digest(f"item {n}", n) for n in self.positions]
         return Places(self.positions, self.positions, digests)
+
+    @property
+    def name(self) -> tuple[int, int]:
+        """What the journal knows it by."""
+        return self.owner.fence, self.number
 
     @property
     def failed(self) -> set[int]:
@@ -164,14 +171,24 @@ class Protocol(RuleBasedStateMachine):
         self.wanted = ""
         self.done: set[int] = set()  # positions that have been committed
         self.failed: set[int] = set()
+        self.committed: set[tuple[int, int]] = set()  # chunks
+        self.given_up: set[tuple[int, int]] = set()
         self.open_coordinator(take_over=False)
 
     # The real thing, called so that it may wait.
 
     def call(
-        self, task: Callable[[], Any], chunks: list[Chunk], ends: Callable[[Chunk], bool]
+        self,
+        task: Callable[[], Any],
+        chunks: list[Chunk],
+        ends: Callable[[Chunk], bool],
+        *,
+        may_know: bool = False,
     ) -> Any:
-        """Call it; if open transactions are in its way, have it wait until they have ended."""
+        """Call it; if open transactions are in its way, have it wait until they have ended.
+
+        ``may_know``: it needn't wait, since the coordinator may know the answer.
+        """
         if not chunks:
             return task()
         answers: list[tuple[Any, BaseException | None]] = []
@@ -192,7 +209,7 @@ class Protocol(RuleBasedStateMachine):
             self.end(chunk, commits=chunk.at == "recorded" and ends(chunk))
         thread.join(PATIENCE)
         assert not thread.is_alive(), "it waits for ever"
-        assert waited, "it did not wait for a transaction that may commit"
+        assert waited or may_know, "it did not wait for a transaction that may commit"
         ((value, error),) = answers
         if error is not None:
             raise error
@@ -213,6 +230,8 @@ class Protocol(RuleBasedStateMachine):
             chunk.connection.commit()
             assert chunk.owner.fence == self.fence, "committed by a coordinator without the lease"
             assert not self.done & set(chunk.positions), "committed twice"
+            assert chunk.name not in self.committed | self.given_up, "committed after its end"
+            self.committed.add(chunk.name)
             self.done |= set(chunk.positions)
             self.failed |= chunk.failed
         else:
@@ -233,7 +252,11 @@ class Protocol(RuleBasedStateMachine):
     # Coordinators.
 
     def open_coordinator(
-        self, *, take_over: bool, ends: Callable[[Chunk], bool] = lambda chunk: True
+        self,
+        *,
+        take_over: bool,
+        ends: Callable[[Chunk], bool] = lambda chunk: True,
+        redelivers: bool = False,
     ) -> None:
         book = Book("default", "machine")
         try:
@@ -252,12 +275,16 @@ class Protocol(RuleBasedStateMachine):
         self.wanted = ""
         assert book.done.settled == Spans((n, n) for n in self.done), "what is done is not known"
         left = [n for n in range(POSITIONS) if n not in self.done]
-        self.coordinators.append(Coordinator(book, book.fence, left))
+        self.coordinators.append(Coordinator(book, book.fence, left, redelivers))
 
     @precondition(lambda self: self.much_has_happened())
-    @rule(take_over=st.booleans(), data=st.data())
-    def another_coordinator(self, take_over: bool, data: st.DataObject) -> None:
-        self.open_coordinator(take_over=take_over, ends=lambda chunk: data.draw(st.booleans()))
+    @rule(take_over=st.booleans(), redelivers=st.booleans(), data=st.data())
+    def another_coordinator(self, take_over: bool, redelivers: bool, data: st.DataObject) -> None:
+        self.open_coordinator(
+            take_over=take_over,
+            redelivers=redelivers,
+            ends=lambda chunk: data.draw(st.booleans()),
+        )
 
     def much_has_happened(self) -> bool:
         """Tell whether it is time for another coordinator: each should come to something."""
@@ -278,7 +305,11 @@ class Protocol(RuleBasedStateMachine):
     def fold(self, data: st.DataObject) -> None:
         owner = self.some(data, self.acting())
         try:
-            self.call(owner.book.fold, self.in_the_way(), lambda chunk: data.draw(st.booleans()))
+            self.call(
+                lambda: owner.book.fold(closed=self.closed_below(owner)),
+                self.in_the_way(of_lease=owner.redelivers and owner.fence == self.fence),
+                lambda chunk: data.draw(st.booleans()),
+            )
         except TakenOver:
             self.told_that_it_was_taken_over(owner)
             return
@@ -289,6 +320,14 @@ class Protocol(RuleBasedStateMachine):
         assert (done.succeeded, done.skipped) == (len(self.done - self.failed), 0)
         whole = Marks.of_items(1, [(n, digest(f"item {n}", n)) for n in self.done])
         assert done.marks.dumps() == whole.dumps(), "the source would be taken for another"
+
+    def closed_below(self, owner: Coordinator) -> int | None:
+        """Return the number below which all chunks of a coordinator have ended, if it matters."""
+        if not owner.redelivers:
+            return None
+        mine = [chunk for chunk in self.chunks if chunk.owner is owner]
+        going_on = [chunk.number for chunk in mine if chunk.known in ("in flight", "lost")]
+        return min(going_on, default=len(mine) + 1)
 
     @precondition(lambda self: self.acting())
     @rule(data=st.data())
@@ -364,15 +403,16 @@ class Protocol(RuleBasedStateMachine):
     def record(self, chunk: Chunk) -> None:
         """Write a chunk's entry; undo the chunk if that is refused."""
         owner = chunk.owner
-        try:
-            recorded = recording.record(
-                chunk.connection, permit(owner), chunk.number, chunk.places.note(1), chunk.faults, 0
-            )
-        except IntegrityError:
-            assert chunk.known == "asked", "a chunk that nobody has given up is refused"
+        standing = recording.record(
+            chunk.connection, permit(owner), chunk.number, chunk.places.note(1), chunk.faults, 0
+        )
+        if standing is Standing.ENDED:
+            assert chunk.name in self.committed | self.given_up, "a chunk that goes on is refused"
             self.end(chunk, commits=False)
+            if chunk.known == "in flight":
+                chunk.known = "lost"  # its coordinator will ask
             return
-        if not recorded:
+        if standing is Standing.TAKEN_OVER:
             assert owner.fence != self.fence, "refused, though its coordinator has the run"
             self.end(chunk, commits=False)
             chunk.known = "settled"  # its coordinator will end by it
@@ -425,11 +465,11 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data(), told=st.booleans())
     def undo(self, data: st.DataObject, told: bool) -> None:
         """A worker dies before COMMIT; if its coordinator is told so, the chunk is run again, by
-        the same number."""
+        the same number; where it may be delivered twice, it is asked for first."""
         chunk = self.some(data, self.chunks_that("working", "recorded"))
         self.end(chunk, commits=False)
         if chunk.known == "in flight":
-            if told:
+            if told and not chunk.owner.redelivers:
                 chunk.at = "sent"
             else:
                 chunk.known = "lost"
@@ -456,14 +496,36 @@ class Protocol(RuleBasedStateMachine):
                 lambda: owner.book.has_committed(chunk.number),
                 self.in_the_way(of=chunk),
                 lambda blocker: data.draw(st.booleans()),
+                may_know=chunk.name in self.committed,
             )
         except TakenOver:
             self.told_that_it_was_taken_over(owner)
             return
-        assert committed == (chunk.at == "committed")
+        assert committed == (chunk.name in self.committed)
         chunk.known = "settled" if committed else "asked"
         if not committed:
+            self.given_up.add(chunk.name)
             owner.todo.extend(chunk.positions)
+
+    def can_be_redelivered(self) -> list[Chunk]:
+        """Return the chunks that may be delivered again now, whatever has become of them.
+
+        Not while one is recorded: the second would wait for the first.
+        """
+        return [c for c in self.chunks if c.owner.redelivers and c.at != "recorded"]
+
+    @precondition(lambda self: self.can_be_redelivered() and self.may_work())
+    @rule(data=st.data(), told=st.booleans())
+    def deliver_again(self, data: st.DataObject, told: bool) -> None:
+        """A chunk is delivered a second time, now or long after it has ended."""
+        chunk = self.some(data, self.can_be_redelivered())
+        again = Chunk(chunk.owner, chunk.number, chunk.positions, chunk.faults)
+        self.work_on(again)
+        self.record(again)
+        if again.at == "recorded":
+            self.end(again, commits=True)
+            if chunk.known == "in flight":
+                chunk.known = "settled" if told else "lost"
 
     # The tables, compared with the model.
 
@@ -552,7 +614,7 @@ class Answers:
         return self.answers.pop(0)
 
 
-FIRST = 0
+FIRST, SECOND = 0, 1
 NO_FAULTS: set[int] = set()
 
 
@@ -562,7 +624,7 @@ def send(machine: Protocol, size: int = 2) -> None:
 
 def an_old_coordinators_chunk(machine: Protocol) -> None:
     send(machine)
-    machine.another_coordinator(take_over=True, data=Answers())
+    machine.another_coordinator(take_over=True, redelivers=False, data=Answers())
     machine.do_it_all(Answers(FIRST), told=True)
 
 
@@ -585,12 +647,34 @@ def a_lost_chunk_that_was_folded(machine: Protocol) -> None:
 def an_old_coordinator_folds(machine: Protocol) -> None:
     send(machine)
     machine.do_it_all(Answers(FIRST), told=True)
-    machine.another_coordinator(take_over=True, data=Answers())
+    machine.another_coordinator(take_over=True, redelivers=False, data=Answers())
     machine.fold(Answers(FIRST))
 
 
+def a_coordinator_of_a_cluster(machine: Protocol) -> None:
+    machine.another_coordinator(take_over=True, redelivers=True, data=Answers())
+    machine.coordinators[0].alive = False
+
+
+def a_chunk_comes_again_after_its_entry_is_gone(machine: Protocol) -> None:
+    a_coordinator_of_a_cluster(machine)
+    send(machine)
+    machine.do_it_all(Answers(FIRST), told=True)
+    machine.fold(Answers(FIRST))
+    machine.deliver_again(Answers(FIRST), told=True)
+
+
+def a_chunk_comes_again_while_an_older_one_goes_on(machine: Protocol) -> None:
+    a_coordinator_of_a_cluster(machine)
+    send(machine)
+    send(machine)
+    machine.do_it_all(Answers(SECOND), told=True)
+    machine.fold(Answers(FIRST))
+    machine.deliver_again(Answers(SECOND), told=True)
+
+
 def two_at_once(machine: Protocol) -> None:
-    machine.another_coordinator(take_over=False, data=Answers())
+    machine.another_coordinator(take_over=False, redelivers=False, data=Answers())
 
 
 @dataclass(frozen=True)
@@ -617,8 +701,8 @@ MUTANTS = {
     "a chunk is recorded whatever the fence": Mutant(
         recording,
         "record",
-        "AND {quote('fence')} = %s {shared_lock(connection)}",
-        "AND %s IS NOT NULL {shared_lock(connection)}",
+        "{quote('run_id')} = %s AND {quote('fence')} = %s AND {quote('closed')}",
+        "{quote('run_id')} = %s AND %s IS NOT NULL AND {quote('closed')}",
         an_old_coordinators_chunk,
     ),
     "a lost chunk is only looked for": Mutant(
@@ -641,6 +725,27 @@ MUTANTS = {
         "if not self._mine().update(beat_at=Now()):",
         "if not self._runs().update(beat_at=Now()):",
         an_old_coordinator_folds,
+    ),
+    "a number is never closed": Mutant(
+        Book,
+        "fold",
+        "update(closed=closed)",
+        "update(closed=0)",
+        a_chunk_comes_again_after_its_entry_is_gone,
+    ),
+    "an entry is taken away before its number is closed": Mutant(
+        Book,
+        "fold",
+        "(e.void or closed is not None)",
+        "e.void",
+        a_chunk_comes_again_while_an_older_one_goes_on,
+    ),
+    "a closed number may be recorded": Mutant(
+        recording,
+        "record",
+        "AND {quote('closed')} <= %s",
+        "AND %s IS NOT NULL",
+        a_chunk_comes_again_after_its_entry_is_gone,
     ),
     "whoever comes takes the run": Mutant(
         Book, "open", "if not take_over:", "if False:", two_at_once

@@ -16,7 +16,7 @@ from django.utils import translation
 
 from carpool.environment import Environment
 from carpool.exceptions import RunFailed
-from carpool.executors import futures
+from carpool.executors import remote
 from carpool.executors.base import Ended, Lost, Phase
 from carpool.executors.child import ShippedJob
 from carpool.executors.futures import FuturesExecutor, perform_remote
@@ -153,7 +153,7 @@ def test_a_pool_that_takes_no_more_ends_the_run() -> None:
 
 def test_stop_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """What had not begun is undone, what runs is unknown, what has ended counts."""
-    monkeypatch.setattr(futures, "GRACE", 0.05)
+    monkeypatch.setattr(remote, "GRACE", 0.05)
     pool = Waiting()
     executor = executor_of(pool)
     for number in (1, 2, 3):

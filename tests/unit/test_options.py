@@ -235,6 +235,7 @@ def test_aliases_may_come_from_a_generator() -> None:
 
 def test_a_database_without_autocommit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """There atomic() ends without COMMIT, and every row would be lost in the end."""
+    connections["other"].close()  # an open one is asked itself
     monkeypatch.setitem(connections["other"].settings_dict, "AUTOCOMMIT", False)
     with pytest.raises(ConfigurationError, match=r"Autocommit is off.*'other'.*Turn it on"):
         check(using=["default", "other"])

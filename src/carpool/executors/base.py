@@ -8,6 +8,7 @@ twice by itself, and never reads ahead: how many are in flight is its window.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -70,6 +71,7 @@ class Executor(ABC):
         in_flight: chunks submitted and not yet given back.
         local: functions get the items themselves, so an item that can't be pickled is no problem,
             and one that a function has changed is changed for the caller, as in a loop.
+        redelivers: it may run a chunk twice, though it gives it back once.
         alone: the source is read and the functions run by turns, on the same connection.
     """
 
@@ -78,6 +80,7 @@ class Executor(ABC):
     in_flight: int = 0
     local: bool = False
     alone: bool = False
+    redelivers: bool = False
 
     @property
     def chunk_seconds(self) -> float:
@@ -98,6 +101,10 @@ class Executor(ABC):
     def wants(self) -> int:
         """Return how many more chunks it takes now."""
         return window(self.workers) - self.in_flight
+
+    def sent(self) -> Iterable[Chunk]:
+        """Return the chunks in flight; asked for only where ``redelivers``."""
+        raise NotImplementedError
 
     @abstractmethod
     def submit(self, chunk: Chunk) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
+import uuid
 from dataclasses import replace
 from typing import Literal
 
 from carpool import databases
+from carpool.engine import is_engine
 from carpool.environment import Environment
 from carpool.exceptions import ConfigurationError
+from carpool.executors import engine_of
 from carpool.executors.auto import AutoExecutor
 from carpool.executors.base import Executor
 from carpool.executors.child import ShippedJob
@@ -17,6 +20,7 @@ from carpool.executors.cpus import usable_cpus
 from carpool.executors.futures import FuturesExecutor
 from carpool.executors.inline import InlineExecutor
 from carpool.executors.processes import ProcessesExecutor
+from carpool.executors.remote import parcel_of
 from carpool.executors.threads import ThreadsExecutor
 from carpool.functions import dumps, ship
 from carpool.interrupts import Interrupts
@@ -41,6 +45,9 @@ def executor_for(
         wanted = _auto(options, workers)
     if wanted == "inline":
         return InlineExecutor(job, interrupts)
+    engine = engine_of(wanted) if is_engine(wanted) else None
+    if engine is not None:
+        engine.check(journal=options.journal is not None)
     reason = _why_no_pool(options, processes=wanted in ("auto", "processes"))
     if reason is not None:
         raise ConfigurationError(reason)
@@ -48,6 +55,9 @@ def executor_for(
         return ThreadsExecutor(job, workers, interrupts)
     environment = _environment()
     shipped = _ship(job)
+    if engine is not None:
+        parcel = parcel_of(uuid.uuid4().hex, shipped, environment)
+        return engine.executor(parcel, options.workers, interrupts)
     if isinstance(wanted, concurrent.futures.Executor):
         if options.workers is None:
             # Executor._max_workers of both of the standard library's; others may tell or not.

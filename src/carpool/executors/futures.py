@@ -8,28 +8,26 @@ is where a lost worker was: all the chunks in flight are then *unknown*, and the
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import os
 import threading
-import time
 import uuid
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
 
 from carpool import databases
 from carpool.environment import Environment
 from carpool.errors import describe
-from carpool.exceptions import RunFailed
-from carpool.executors.base import GRACE, Ended, Event, Executor, Lost, Phase
 from carpool.executors.child import ShippedJob
+from carpool.executors.remote import RemoteExecutor
 from carpool.functions import dumps, loads
 from carpool.interrupts import Interrupts
 from carpool.items import sent_items
 from carpool.journal.recording import Note
-from carpool.types import Chunk, ChunkResult, Ending, Fault
+from carpool.types import Chunk, ChunkResult, Ending
 from carpool.worker import Worker, packed
 
 
-class FuturesExecutor(Executor):
+class FuturesExecutor(RemoteExecutor):
     """Submits chunks to an executor that belongs to the caller, who also shuts it down."""
 
     def __init__(
@@ -40,7 +38,7 @@ class FuturesExecutor(Executor):
         workers: int,
         interrupts: Interrupts,
     ) -> None:
-        self.workers = workers
+        super().__init__(workers, interrupts)
         self.label = type(pool).__qualname__
         self._pool = pool
         # Both pickled once, and named: a worker opens them once, however many chunks it gets.
@@ -48,91 +46,35 @@ class FuturesExecutor(Executor):
         self._home = (os.getpid(), threading.get_ident())
         self._environment = dumps(environment)
         self._shipped = dumps(shipped)
-        self._chunks: dict[concurrent.futures.Future[bytes], Chunk] = {}
-        self._done: SimpleQueue[concurrent.futures.Future[bytes] | None] = SimpleQueue()
-        self._interrupts = interrupts
+        self._futures: dict[int, concurrent.futures.Future[bytes]] = {}
 
-    def start(self) -> None:
-        self._interrupts.wake = self._wake
-
-    def _wake(self) -> None:
-        self._done.put(None)
-
-    def submit(self, chunk: Chunk) -> None:
-        try:
-            future = self._pool.submit(
-                perform_remote,
-                self._run,
-                self._home,
-                self._environment,
-                self._shipped,
-                chunk.number,
-                chunk.payloads,
-                chunk.note,
-            )
-        except Exception as error:
-            # BrokenExecutor, or "cannot schedule new futures after shutdown": never begun.
-            raise RunFailed(f"{self.label} takes no more work: {error}") from error
-        self._chunks[future] = chunk
-        self.in_flight += 1
-        future.add_done_callback(self._done.put)
-
-    def wait(self) -> list[Event]:
-        return self._take(self._done.get()) + self.poll()
-
-    def poll(self) -> list[Event]:
-        events: list[Event] = []
-        while True:
-            try:
-                events += self._take(self._done.get_nowait())
-            except Empty:
-                return events
-
-    def _take(self, future: concurrent.futures.Future[bytes] | None) -> list[Event]:
-        chunk = self._chunks.pop(future, None) if future is not None else None
-        if future is None or chunk is None:
-            return []
-        self.in_flight -= 1
-        if future.cancelled():
-            return [Ended(chunk, ChunkResult(chunk.number, Ending.STOPPED))]
-        error = future.exception()
-        if error is None:
-            try:
-                return [Ended(chunk, loads(future.result()))]
-            except Exception as unreadable:  # not what `perform_remote` returned
-                error = unreadable
-        said = describe(error, "unknown")
-        fault = Fault(
-            "carpool.exceptions.OutcomeUnknown",
-            f"{self.label} lost the chunk: {said.error}: {said.message}",
-            said.traceback,
-            stage="unknown",
+    def _send(self, key: int, chunk: Chunk) -> None:
+        # It may raise BrokenExecutor, or "cannot schedule new futures after shutdown".
+        future = self._pool.submit(
+            perform_remote,
+            self._run,
+            self._home,
+            self._environment,
+            self._shipped,
+            chunk.number,
+            chunk.payloads,
+            chunk.note,
         )
-        return [Lost(chunk, Phase.NOT_TOLD, fault)]
+        self._futures[key] = future
+        future.add_done_callback(functools.partial(self._done, key))
 
-    def stop(self) -> list[Event]:
-        events: list[Event] = []
-        for future in list(self._chunks):
-            future.cancel()
-        deadline = time.monotonic() + GRACE
-        while self._chunks and (left := deadline - time.monotonic()) > 0:
-            try:
-                events += self._take(self._done.get(timeout=left))
-            except Empty:
-                break
-        for chunk in self._chunks.values():
-            fault = Fault(
-                "carpool.exceptions.OutcomeUnknown",
-                f"{self.label} had not finished its chunk when the run was stopped",
-                stage="unknown",
-            )
-            events.append(Lost(chunk, Phase.NOT_TOLD, fault))
-        self._chunks.clear()
-        self.in_flight = 0
-        return events
+    def _done(self, key: int, future: concurrent.futures.Future[bytes]) -> None:
+        self._futures.pop(key, None)
+        if future.cancelled():
+            self.came_back(key, None)
+        else:
+            self.came_back(key, future.exception() or future.result())
 
-    def close(self) -> None:
-        pass  # the pool is the caller's
+    def _cancel(self, keys: Sequence[int]) -> None:
+        for key in keys:
+            future = self._futures.get(key)
+            if future is not None:
+                future.cancel()
 
 
 _workers = threading.local()

@@ -119,7 +119,7 @@ class Book:
         leases.bulk_create([Lease(run_id=self.key)], ignore_conflicts=True)
         with self._transaction():
             # First a write: it waits for chunks that are committing, and on SQLite for the lock.
-            leases.filter(run_id=self.key).update(fence=F("fence") + 1)
+            leases.filter(run_id=self.key).update(fence=F("fence") + 1, closed=0)
             run = self._runs().annotate(now=Now()).get()
             if not take_over:
                 self._refuse_taken(run)
@@ -203,18 +203,29 @@ class Book:
         )
 
     def fold(
-        self, failures: Iterable[Places] = (), *, fence: int | None = None, **columns: Any
+        self,
+        failures: Iterable[Places] = (),
+        *,
+        fence: int | None = None,
+        closed: int | None = None,
+        **columns: Any,
     ) -> None:
         """Make the entries part of the run's row, so that there are never many.
 
         ``failures``: items that failed without a transaction of their own. ``fence``: the lowest
-        with which a chunk can still commit; by default this coordinator's.
+        with which a chunk can still commit; by default this coordinator's. ``closed``: where chunks
+        may be delivered twice, the number below which all have ended; see Note [Closed] in
+        `models`. None: they can't.
 
         Raises:
             TakenOver: it has been taken over.
         """
         lowest = self.fence if fence is None else fence
         with self._transaction():
+            if closed is not None:
+                # Before the row's lock, as open() does. Waits for chunks that are committing.
+                leases = Lease._base_manager.using(self.alias)
+                leases.filter(run_id=self.key, fence=self.fence).update(closed=closed)
             # First the row's lock: the COMMIT of an earlier fold, whose answer was lost, may still
             # be on its way. What is read after it has happened, or won't.
             if not self._mine().update(beat_at=Now()):
@@ -250,7 +261,10 @@ class Book:
                 **columns,
             )
             # A void entry is what keeps its chunk from committing, as long as the fence holds.
-            self._delete([e.pk for e in entries if not e.void or e.fence < lowest])
+            kept = [e for e in entries if e.fence >= lowest and (e.void or closed is not None)]
+            kept = [e for e in kept if closed is None or e.chunk >= closed]
+            self._make_void([e.pk for e in kept if not e.void])
+            self._delete(sorted({e.pk for e in entries} - {e.pk for e in kept}))
         self._stale = False
 
     def _read(self) -> None:
@@ -262,6 +276,12 @@ class Book:
             run.succeeded,
             run.skipped,
         )
+
+    def _make_void(self, keys: list[int]) -> None:
+        nothing = {"done": "[]", "failed": "[]", "succeeded": 0, "skipped": 0, "marks": ""}
+        for start in range(0, len(keys), DELETED_AT_ONCE):
+            part = keys[start : start + DELETED_AT_ONCE]
+            self._entries().filter(pk__in=part).update(void=True, **nothing)
 
     def _delete(self, keys: list[int]) -> None:
         # Not QuerySet.delete(), which tells receivers.
@@ -315,7 +335,7 @@ class Book:
         check_edge(State.RUNNING, state)
         # Whoever still has a chunk of this run in hand, lost and forgotten, can't commit it now.
         leases = Lease._base_manager.using(self.alias).filter(run_id=self.key, fence=self.fence)
-        leases.update(fence=F("fence") + 1)
+        leases.update(fence=F("fence") + 1, closed=0)
         self.fold(
             failures,
             fence=self.fence + 1,

@@ -76,6 +76,7 @@ class Journal:
         self._folding: Future[None] | None = None
         self._next_fold = time.monotonic() + FOLDING
         self._closed = False
+        self._closed_below: int | None = None
         self._clerk = Clerk(self._look)
 
     # At the start.
@@ -158,14 +159,17 @@ class Journal:
 
     # While it runs.
 
-    def tend(self) -> None:
+    def tend(self, closed: int | None = None) -> None:
         """Have the entries folded now and then, without waiting for it.
+
+        ``closed``: where chunks may be delivered twice, the number below which all have ended.
 
         Raises:
             TakenOver: somebody else runs it now.
         """
         if self._taken_over is not None:
             raise self._taken_over
+        self._closed_below = closed
         if self._folding is None and time.monotonic() >= self._next_fold:
             self._folding = self._clerk.begin(self._fold_now_and_then)
         elif self._folding is not None and self._folding.done():
@@ -187,7 +191,7 @@ class Journal:
     def _fold(self) -> None:
         failures = list(self._failures)
         for book in self._books:
-            book.fold(failures)
+            book.fold(failures, closed=self._closed_below)
         del self._failures[: len(failures)]
 
     def failed(self, places: Places) -> None:

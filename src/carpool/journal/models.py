@@ -6,6 +6,13 @@ Note [Fence]
     lock on the lease until COMMIT. Whoever takes the run over changes the lease, and so waits for
     the chunks that are committing; after that no chunk of the old coordinator can commit. The run's
     own row has a copy of the fence, for what coordinators write: beats there don't wait for chunks.
+
+Note [Closed]
+    Where chunks travel by a broker or a scheduler, one may be delivered twice, the second time long
+    after the first. Its entry is unique, so it can't commit twice; and what has been given up has a
+    void entry. Entries are folded, though. Before one is taken away its number is closed: the lease
+    says below which number all chunks have ended, and no chunk below it is recorded. Until then a
+    void entry stays in its place.
 """
 
 from __future__ import annotations
@@ -93,10 +100,11 @@ class Run(models.Model):
 
 
 class Lease(models.Model):
-    """Who may write a run's entries: see Note [Fence]."""
+    """Who may write a run's entries, and of which chunks: see Note [Fence], Note [Closed]."""
 
     run = models.OneToOneField(Run, models.CASCADE, primary_key=True, related_name="lease")
     fence = models.BigIntegerField(default=0)
+    closed = models.BigIntegerField(default=0)
 
     def __str__(self) -> str:
         return f"{self.run_id}: {self.fence}"

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
+from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from carpool.journal.marks import Marks
@@ -29,6 +31,14 @@ class Permit:
     run_table: str
     entry_table: str
     lease_table: str
+
+
+class Standing(Enum):
+    """Whether a chunk may commit. The value says why it may not."""
+
+    OPEN = ""
+    ENDED = "it has ended: committed, or given up for good"
+    TAKEN_OVER = "another coordinator has the run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +127,10 @@ def record(
     note: Note,
     faults: Sequence[int],
     skipped: int,
-) -> bool:
-    """Insert a chunk's entry; return False if its coordinator has no say any more.
+) -> Standing:
+    """Insert a chunk's entry, if it may commit; return whether it may.
 
-    See Note [Fence] in `models`.
+    If not, the transaction must be rolled back. See Note [Fence] and Note [Closed] in `models`.
     """
     run, fence = permit.runs[connection.alias]
     quote = connection.ops.quote_name
@@ -138,10 +148,14 @@ def record(
     sql = (
         f"INSERT INTO {quote(permit.entry_table)} ({', '.join(map(quote, COLUMNS))}) "
         f"SELECT {', '.join(['%s'] * len(values))} FROM {quote(permit.lease_table)} "
-        f"WHERE {quote('run_id')} = %s AND {quote('fence')} = %s {shared_lock(connection)}"
+        f"WHERE {quote('run_id')} = %s AND {quote('fence')} = %s AND {quote('closed')} <= %s "
+        f"{shared_lock(connection)}"
     )
     with connection.cursor() as cursor:
-        cursor.execute(sql, [*values, run, fence])
+        try:
+            cursor.execute(sql, [*values, run, fence, number])
+        except IntegrityError:
+            return Standing.ENDED
         recorded = bool(cursor.rowcount == 1)
         if recorded and connection.vendor == "sqlite":
             # The coordinator's own beats may wait for the one write lock, and wait, behind workers
@@ -152,7 +166,49 @@ def record(
                 f"WHERE {quote('id')} = %s",
                 [run],
             )
-    return recorded
+    if recorded:
+        return Standing.OPEN
+    return Standing.ENDED if _has_the_run(connection, permit) else Standing.TAKEN_OVER
+
+
+def _has_the_run(connection: BaseDatabaseWrapper, permit: Permit) -> bool:
+    run, fence = permit.runs[connection.alias]
+    quote = connection.ops.quote_name
+    with connection.cursor() as cursor:
+        # With the lock: without it MySQL would answer from the transaction's snapshot.
+        cursor.execute(
+            f"SELECT {quote('fence')} FROM {quote(permit.lease_table)} "
+            f"WHERE {quote('run_id')} = %s {shared_lock(connection)}",
+            [run],
+        )
+        return bool(cursor.fetchone() == (fence,))
+
+
+def standing_of(connection: BaseDatabaseWrapper, permit: Permit, number: int) -> Standing:
+    """Tell, before a chunk is begun, whether it may commit: it may have been delivered twice.
+
+    Outside of a transaction. That it is open may change until it is recorded.
+    """
+    run, fence = permit.runs[connection.alias]
+    quote = connection.ops.quote_name
+    entry = (
+        f"SELECT {quote('chunk')} FROM {quote(permit.entry_table)} "
+        f"WHERE {quote('run_id')} = %s AND {quote('fence')} = %s AND {quote('chunk')} = %s"
+    )
+    lease = (
+        f"SELECT {quote('closed')} FROM {quote(permit.lease_table)} "
+        f"WHERE {quote('run_id')} = %s AND {quote('fence')} = %s"
+    )
+    with connection.cursor() as cursor:
+        # In this order: an entry is taken away only after its number has been closed.
+        cursor.execute(entry, [run, fence, number])
+        if cursor.fetchone() is not None:
+            return Standing.ENDED
+        cursor.execute(lease, [run, fence])
+        row = cursor.fetchone()
+    if row is None:
+        return Standing.TAKEN_OVER
+    return Standing.ENDED if row[0] > number else Standing.OPEN
 
 
 def shared_lock(connection: BaseDatabaseWrapper) -> str:

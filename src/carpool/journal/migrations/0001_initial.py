@@ -103,6 +103,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("fence", models.BigIntegerField(default=0)),
+                ("closed", models.BigIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
