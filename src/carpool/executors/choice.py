@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -27,9 +28,16 @@ from carpool.types import Job
 
 
 def executor_for(
-    options: Options, job: Job, interrupts: Interrupts, progress: Progress
+    options: Options,
+    job: Job,
+    interrupts: Interrupts,
+    progress: Progress,
+    with_workers: Callable[[], None] = lambda: None,
 ) -> Executor:
     """Return the executor that was asked for, not yet started.
+
+    ``with_workers`` is called when it is certain that there will be workers besides the caller:
+    by "auto" only when the run turns out long.
 
     Raises:
         ConfigurationError: it can't work here (inside ``atomic()``, in-memory SQLite, a daemonic
@@ -45,6 +53,7 @@ def executor_for(
     if reason is not None:
         raise ConfigurationError(reason)
     if wanted == "threads":
+        with_workers()
         return ThreadsExecutor(job, workers, interrupts)
     environment = _environment()
     shipped = _ship(job)
@@ -52,9 +61,11 @@ def executor_for(
         if options.workers is None:
             # Executor._max_workers of both of the standard library's; others may tell or not.
             workers = getattr(wanted, "_max_workers", workers)
+        with_workers()
         return FuturesExecutor(wanted, environment, shipped, workers, interrupts)
 
     def make_pool() -> ProcessesExecutor:
+        with_workers()
         return ProcessesExecutor(
             environment,
             shipped,
