@@ -53,6 +53,7 @@ def executor_for(
     if reason is not None:
         raise ConfigurationError(reason)
     if wanted == "threads":
+        _refuse_small_pools(options, workers)
         with_workers()
         return ThreadsExecutor(job, workers, interrupts)
     environment = _environment()
@@ -118,6 +119,22 @@ def _why_no_pool(options: Options, *, processes: bool) -> str | None:
             'Use executor="threads" or "inline", or start Celery with --pool=threads or solo.'
         )
     return None
+
+
+def _refuse_small_pools(options: Options, workers: int) -> None:
+    """Refuse threads that would wait for each other's connections until they time out."""
+    others = 1 if options.journal is None else 2  # the caller's, and the journal's
+    for alias in options.aliases:
+        size = databases.pool_size(alias)
+        if size is not None and size < workers + others:
+            whose = "the caller's" if others == 1 else "the caller's and the journal's"
+            fewer = f"Take workers={size - others}, enlarge" if size > others else "Enlarge"
+            raise ConfigurationError(
+                f"{workers} threads need {workers + others} connections to the database "
+                f'{alias!r}, with {whose}, and its pool (OPTIONS["pool"]) has {size}. {fewer} its '
+                'max_size, or use executor="processes", whose workers have connections of their '
+                "own."
+            )
 
 
 def _environment() -> Environment:
