@@ -25,6 +25,11 @@ import carpool
 from carpool import DuringRequest, databases
 from carpool.journal.models import Run
 
+try:
+    from django.tasks import task
+except ImportError:  # Django 5.2
+    from django_tasks import task  # type: ignore[no-redef]
+
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
 ITEMS = 30
@@ -87,6 +92,16 @@ def command_view(request: HttpRequest) -> HttpResponse:
     return HttpResponse("done")
 
 
+@task()
+def by_task() -> None:
+    Call.make()
+
+
+def enqueuing_view(request: HttpRequest) -> HttpResponse:
+    result = by_task.enqueue()  # by the ImmediateBackend, the default, which runs it here and now
+    return HttpResponse("failed" if result.errors else "done")
+
+
 class Urls:
     urlpatterns = (
         path("view", view),
@@ -95,6 +110,7 @@ class Urls:
         path("streaming-view", streaming_view),
         path("view-of-nothing", view_of_nothing),
         path("command-view", command_view),
+        path("enqueuing-view", enqueuing_view),
     )
 
 
@@ -238,6 +254,14 @@ def test_the_command_called_by_a_view() -> None:
     assert (warning.filename, warning.lineno) == (__file__, line)
 
 
+def test_a_task_that_is_run_at_once() -> None:
+    """In the request that enqueues it: the ImmediateBackend is no queue."""
+    with pytest.warns(DuringRequest) as caught:
+        assert by_client("enqueuing-view") == b"done"
+    (warning,) = caught
+    assert (warning.filename, warning.lineno) == (__file__, Call.line)
+
+
 def test_it_is_shown_once_for_a_line() -> None:
     """As Python's filters have it, however many requests come."""
     globals().pop("__warningregistry__", None)
@@ -273,6 +297,7 @@ def test_a_run_beside_requests() -> None:
     """A test, a command or a task calls run() itself, whatever this thread has served before."""
     unread = Client().get("/view-of-nothing")  # its request never finishes
     Call.make()
+    assert not by_task.enqueue().errors
     asyncio.run(AsyncClient().get("/view-of-nothing"))
     Call.make()
     unread.close()
