@@ -9,6 +9,7 @@ from carpool.coalescing import coalesce
 from carpool.exceptions import (
     CarpoolError,
     ConfigurationError,
+    DuringRequest,
     Interrupted,
     InvalidItem,
     ItemFailed,
@@ -37,6 +38,7 @@ from carpool.types import Failure, Outcome
 __all__ = [
     "CarpoolError",
     "ConfigurationError",
+    "DuringRequest",
     "Failure",
     "Interrupted",
     "InvalidItem",

@@ -83,6 +83,20 @@ def is_in_memory(alias: str) -> bool:
     return bool(ask is not None and ask())
 
 
+PSYCOPGS_POOL = 4
+"""Connections in psycopg's pool if nothing is said of ``min_size`` and ``max_size``.
+https://www.psycopg.org/psycopg3/docs/api/pool.html"""
+
+
+def pool_size(alias: str) -> int | None:
+    """Return how many connections this process may have at a time; None: no pool, no limit."""
+    pool = connections[alias].settings_dict.get("OPTIONS", {}).get("pool")
+    if not pool:
+        return None
+    sizes = pool if isinstance(pool, dict) else {}
+    return int(sizes.get("max_size") or sizes.get("min_size", PSYCOPGS_POOL))
+
+
 def in_atomic_block() -> list[str]:
     """Return the aliases on which this thread is inside ``transaction.atomic()``."""
     return [c.alias for c in connections.all(initialized_only=True) if c.in_atomic_block]

@@ -25,6 +25,8 @@
             └── TransactionBroken    left the chunk's transaction unusable for the items after it
     KeyboardInterrupt
     └── Interrupted                  Ctrl-C; has .report
+    RuntimeWarning
+    └── DuringRequest                a warning: workers were started while a request was answered
 
 Every one pickles: all arguments go to ``super().__init__``.
 """
@@ -191,4 +193,11 @@ class TransactionBroken(ItemFailed):
     The usual cause: it caught a database error without ``transaction.atomic()`` around the
     statement (https://docs.djangoproject.com/en/stable/topics/db/transactions/, "Avoid catching
     exceptions inside atomic!"). Others: it closed the connection or called ``set_rollback(True)``.
+    """
+
+
+class DuringRequest(RuntimeWarning):
+    """Workers were started during a request, for which a task is the place.
+
+    A category for ``warnings.filterwarnings()``; shown once for each line that calls a run.
     """

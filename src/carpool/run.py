@@ -51,6 +51,7 @@ from carpool.progress import Snapshot, progress_for
 from carpool.reading import Reader
 from carpool.rejects import Rejects
 from carpool.report import Report
+from carpool.requests import Watch
 from carpool.savers import ModelSaver
 from carpool.settling import Settled, Settling
 from carpool.sources import source_of
@@ -308,7 +309,8 @@ class _Run:
         self._rejects: Rejects | None = None
         try:
             # Before the journal is opened: what is refused here must not be a run in it.
-            executor_for(options, self._job, self._interrupts, self._progress)
+            self._watch = Watch.here()
+            self._make_executor()
             if options.rejects is not None:
                 self._rejects = Rejects(options.rejects, more=self._journal is not None)
             self._begin(self._open_journal(function, items))
@@ -321,9 +323,7 @@ class _Run:
     def _begin(self, resumption: Resumption | None) -> None:
         """Make what the run consists of, now that workers can be given their permit."""
         options, journal = self._options, self._journal
-        self._executor: Executor = executor_for(
-            options, self._job, self._interrupts, self._progress
-        )
+        self._executor = self._make_executor()
         step = (lambda: journal.step) if journal is not None else (lambda: 1)
         self._reader = Reader(self._source, self._interrupts, resumption, step)
         self._pacer = Pacer(options.chunk_size)
@@ -334,6 +334,11 @@ class _Run:
             dry_run=options.dry_run,
             journal=journal,
             redelivers=self._executor.redelivers,
+        )
+
+    def _make_executor(self) -> Executor:
+        return executor_for(
+            self._options, self._job, self._interrupts, self._progress, self._watch.warn
         )
 
     def _open_journal(self, function: Any, items: Any) -> Resumption | None:

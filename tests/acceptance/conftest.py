@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from django.db import connection
 
 from tests.executors.database import transactional_db
 
@@ -27,6 +29,9 @@ __all__ = ["transactional_db"]
 
 #: Seconds after which something hangs. What is waited for takes a tenth of it on a slow machine.
 HANG = 60.0
+
+#: Tests need no durability, and a plain loop commits each statement.
+SQLITE_OPTIONS = "?init_command=PRAGMA%20synchronous%3DOFF"
 
 #: The first lines of most scripts.
 PREAMBLE = """
@@ -189,3 +194,31 @@ def start(
     yield start
     for script in scripts:
         script.end()
+
+
+@pytest.fixture(scope="module")
+def new_database(
+    django_db_setup: None,
+    django_db_blocker: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[], str]]:
+    """Make an empty database for an example, on the server at hand, and return its URL."""
+    made: list[str] = []
+
+    def execute(statement: str) -> None:
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    def make() -> str:
+        name = f"carpool_example_{os.getpid()}_{len(made)}"
+        made.append(name)
+        if connection.vendor == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('example')}/{name}.sqlite3{SQLITE_OPTIONS}"
+        execute(f"CREATE DATABASE {name}")
+        server = urlsplit(os.environ["CARPOOL_TEST_DATABASE_URL"])
+        return server._replace(path=f"/{name}").geturl()
+
+    yield make
+    if connection.vendor != "sqlite":
+        for name in made:
+            execute(f"DROP DATABASE {name}")

@@ -530,6 +530,52 @@ def test_ctrl_c_before_it_begins(begin: Any, folder: Path) -> None:
     assert script.out == ""
 
 
+BARE = """
+from tests.settings import *
+DATABASES["default"] = {{"ENGINE": "django.db.backends.sqlite3", "NAME": "bare.sqlite3"}}
+INSTALLED_APPS = [app for app in INSTALLED_APPS if app != {left_out!r}]
+"""
+
+
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "skipped"])
+@pytest.mark.parametrize(
+    ("left_out", "identity", "remedy"),
+    [
+        pytest.param("carpool.journal", "carpool.E001", "INSTALLED_APPS", id="no app"),
+        pytest.param("", "carpool.E002", "migrate carpool_journal", id="not migrated"),
+    ],
+)
+def test_a_journal_that_is_not_there(
+    folder: Path,
+    rows: Any,
+    subprocess_environment: dict[str, str],
+    left_out: str,
+    identity: str,
+    remedy: str,
+    checked: bool,
+) -> None:
+    """One line that says what to do, exit code 2, and nothing is run; with and without checks."""
+    rows(3)
+    (folder / "bare.py").write_text(BARE.format(left_out=left_out))
+    arguments = ["shop.create", "users.csv", "--journal", "users"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "django", "carpool", "run", *arguments),
+            *([] if checked else ["--skip-checks"]),
+        ],
+        cwd=folder,
+        env=subprocess_environment | {"DJANGO_SETTINGS_MODULE": "bare"},
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=HANG,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert (identity in line) is checked
+    assert remedy in line
+
+
 @pytest.mark.usefixtures("journal")
 def test_a_killed_run_is_taken_up(begin: Any, carpool: Command, rows: Any) -> None:
     """The same call again, after kill -9, does what is left: each item exactly once."""

@@ -100,6 +100,43 @@ options["pool"] = {"min_size": 2, "max_size": 5}
     assert User.objects.count() == 800
 
 
+@pytest.mark.only_on("postgresql")
+def test_threads_and_psycopgs_pool(start: Start) -> None:
+    """A pool that is just large enough is; one that isn't is refused before it is waited for."""
+    pytest.importorskip("psycopg_pool")
+    preamble = """
+import tests.settings
+options = tests.settings.DATABASES["default"].setdefault("OPTIONS", {})
+options["pool"] = True
+"""
+    script = start(
+        """
+        def create(number):
+            User.objects.create(username=f"u{number}")
+
+        def source():
+            yield from range(User.objects.count(), 300)
+
+        def run(workers, **options):
+            try:
+                return carpool.run(create, source(), executor="threads", workers=workers,
+                                   chunk_size=5, progress=False, **options).succeeded
+            except carpool.ConfigurationError as error:
+                return str(error)
+
+        print(run(4), run(3), run(3, journal="users"), run(2, journal="users"), sep="\\n")
+        carpool.journal.models.Run.objects.all().delete()
+        """,
+        preamble=preamble + PREAMBLE,
+    ).wait()
+
+    refused, done, refused_too, done_before = script.out.splitlines()
+    assert "4 threads need 5 connections" in refused and "workers=3," in refused
+    assert "3 threads need 5 connections" in refused_too and "workers=2," in refused_too
+    assert (done, done_before) == ("300", "0")
+    assert script.err == ""
+
+
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_many_workers_on_sqlite(start: Start, executor: str) -> None:

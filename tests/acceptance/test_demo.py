@@ -7,22 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from django.db import connection
 
 ATLAS = Path(__file__).resolve().parents[2] / "examples" / "atlas"
 TABLES_CHECKED = 9
 
 #: Enough that the pool takes over from the parent before the source is done.
 CITIES = 500
-
-#: Tests need no durability, and a plain loop commits each statement.
-SQLITE_OPTIONS = "?init_command=PRAGMA%20synchronous%3DOFF"
 
 #: Prints what the import has made, without the keys that the database chose.
 DUMP = """
@@ -87,34 +82,6 @@ print(len(writes), "writes;", figures)
 """
 
 Run = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture(scope="module")
-def new_database(
-    django_db_setup: None,
-    django_db_blocker: Any,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[], str]]:
-    """Make an empty database on the server at hand, whatever it is, and return its URL."""
-    made: list[str] = []
-
-    def execute(statement: str) -> None:
-        with django_db_blocker.unblock(), connection.cursor() as cursor:
-            cursor.execute(statement)
-
-    def make() -> str:
-        name = f"carpool_atlas_{os.getpid()}_{len(made)}"
-        made.append(name)
-        if connection.vendor == "sqlite":
-            return f"sqlite:///{tmp_path_factory.mktemp('atlas')}/{name}.sqlite3{SQLITE_OPTIONS}"
-        execute(f"CREATE DATABASE {name}")
-        server = urlsplit(os.environ["CARPOOL_TEST_DATABASE_URL"])
-        return server._replace(path=f"/{name}").geturl()
-
-    yield make
-    if connection.vendor != "sqlite":
-        for name in made:
-            execute(f"DROP DATABASE {name}")
 
 
 @pytest.fixture(scope="module")

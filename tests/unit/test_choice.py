@@ -160,6 +160,44 @@ def test_a_daemonic_process_may_use_threads_only(monkeypatch: pytest.MonkeyPatch
     assert type(choose(executor="threads")) is ThreadsExecutor
 
 
+SMALL_POOLS: list[tuple[Any, dict[str, Any], int | None]] = [
+    (True, {}, 3),
+    (True, {"workers": 3}, None),
+    (True, {"workers": 3, "journal": "a"}, 2),
+    (True, {"workers": 2, "journal": "a"}, None),
+    ({"min_size": 2, "max_size": 5}, {}, None),
+    ({"min_size": 2, "max_size": 5}, {"workers": 5}, 4),
+    ({"min_size": 9}, {"workers": 8}, None),
+    (False, {"workers": 60}, None),
+]
+
+
+@pytest.mark.parametrize(("pool", "options", "most"), SMALL_POOLS, ids=str)
+def test_threads_that_a_pool_of_connections_is_too_small_for_are_refused(
+    pool: Any, options: dict[str, Any], most: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would wait for each other, and for the caller, until they time out."""
+    monkeypatch.setitem(connections["other"].settings_dict, "OPTIONS", {"pool": pool})
+    options = {"using": ["default", "other"], "executor": "threads", **options}
+    if most is None:
+        choose(**options)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        choose(**options)
+    for word in ("'other'", f"workers={most},", "max_size", 'executor="processes"'):
+        assert word in str(caught.value)
+    choose(**options | {"workers": most})
+    choose(**options | {"using": "default"})
+    choose(**options | {"executor": "processes"})
+
+
+def test_a_pool_for_the_caller_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no number of threads for it."""
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", {"pool": {"max_size": 1}})
+    with pytest.raises(ConfigurationError, match=r"has 1\. Enlarge its max_size"):
+        choose(executor="threads", workers=1)
+
+
 LOCK = threading.Lock()
 
 

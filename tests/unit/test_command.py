@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.db import connections
+from django.db import OperationalError, connections
 from django.test import override_settings
 
 import carpool
@@ -239,6 +239,54 @@ def test_databases_in_memory_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> N
     (message,) = checks.check_databases()
     assert message.id == "carpool.W001" and "'other'" in message.msg
     assert "other" in connections.settings
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_a_database_without_the_journals_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told of if the database may be asked, by Django's own check or by --journal."""
+    assert warned(checks.check_journal) == []
+    assert checks.check_journal(databases=["default"]) == []
+    assert checks.journal_errors(["default", "nowhere"]) == []
+    introspection = connections["default"].introspection
+    monkeypatch.setattr(introspection, "table_names", lambda: ["carpool_journal_run"])
+    assert warned(checks.check_journal) == []
+    (warning,) = checks.check_journal(databases=["default"])
+    assert warning.id == "carpool.W003" and "'default'" in warning.msg
+    said = io.StringIO()
+    call_command("check", deploy=True, databases=["default"], stderr=said)
+    assert "carpool.W003" in said.getvalue()
+    call_command("check", deploy=True, stderr=(said := io.StringIO()))
+    assert "carpool.W003" not in said.getvalue()
+    assert checks.messages() == []
+    with pytest.raises(CommandError, match=r"E002.*migrate carpool_journal --database") as caught:
+        call("run", "builtins.str", "no.csv", "--journal", "orders", skip_checks=False)
+    assert caught.value.returncode == 2
+    with override_settings(SILENCED_SYSTEM_CHECKS=["carpool.E002"]):
+        assert checks.journal_errors(["default"]) == []
+
+
+@pytest.mark.django_db
+def test_a_database_that_does_not_answer_is_left_to_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It knows what to try again, and what to say."""
+
+    def table_names() -> list[str]:
+        raise OperationalError("the server is gone")
+
+    monkeypatch.setattr(connections["default"].introspection, "table_names", table_names)
+    assert checks.journal_errors(["default"]) == []
+
+
+def test_journal_without_its_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--journal is refused by the check, or by the run if checks are skipped."""
+    monkeypatch.setattr("django.apps.apps.is_installed", lambda name: name != "carpool.journal")
+    arguments = ["builtins.str", "--queryset", "auth.User", "--journal", "orders"]
+    for skipped, words in ((False, "carpool.E001"), (True, 'add "carpool.journal"')):
+        with pytest.raises(CommandError) as caught:
+            call("run", *arguments, skip_checks=skipped)
+        assert words in str(caught.value)
+        assert caught.value.returncode == 2
 
 
 def test_no_other_command_talks_of_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -31,9 +32,16 @@ from carpool.types import Job
 
 
 def executor_for(
-    options: Options, job: Job, interrupts: Interrupts, progress: Progress
+    options: Options,
+    job: Job,
+    interrupts: Interrupts,
+    progress: Progress,
+    with_workers: Callable[[], None] = lambda: None,
 ) -> Executor:
     """Return the executor that was asked for, not yet started.
+
+    ``with_workers`` is called when it is certain that there will be workers besides the caller:
+    by "auto" only when the run turns out long.
 
     Raises:
         ConfigurationError: it can't work here (inside ``atomic()``, in-memory SQLite, a daemonic
@@ -52,19 +60,24 @@ def executor_for(
     if reason is not None:
         raise ConfigurationError(reason)
     if wanted == "threads":
+        _refuse_small_pools(options, workers)
+        with_workers()
         return ThreadsExecutor(job, workers, interrupts)
     environment = _environment()
     shipped = _ship(job)
     if engine is not None:
+        with_workers()
         parcel = parcel_of(uuid.uuid4().hex, shipped, environment)
         return engine.executor(parcel, options.workers, interrupts)
     if isinstance(wanted, concurrent.futures.Executor):
         if options.workers is None:
             # Executor._max_workers of both of the standard library's; others may tell or not.
             workers = getattr(wanted, "_max_workers", workers)
+        with_workers()
         return FuturesExecutor(wanted, environment, shipped, workers, interrupts)
 
     def make_pool() -> ProcessesExecutor:
+        with_workers()
         return ProcessesExecutor(
             environment,
             shipped,
@@ -117,6 +130,22 @@ def _why_no_pool(options: Options, *, processes: bool) -> str | None:
             'Use executor="threads" or "inline", or start Celery with --pool=threads or solo.'
         )
     return None
+
+
+def _refuse_small_pools(options: Options, workers: int) -> None:
+    """Refuse threads that would wait for each other's connections until they time out."""
+    others = 1 if options.journal is None else 2  # the caller's, and the journal's
+    for alias in options.aliases:
+        size = databases.pool_size(alias)
+        if size is not None and size < workers + others:
+            whose = "the caller's" if others == 1 else "the caller's and the journal's"
+            fewer = f"Take workers={size - others}, enlarge" if size > others else "Enlarge"
+            raise ConfigurationError(
+                f"{workers} threads need {workers + others} connections to the database "
+                f'{alias!r}, with {whose}, and its pool (OPTIONS["pool"]) has {size}. {fewer} its '
+                'max_size, or use executor="processes", whose workers have connections of their '
+                "own."
+            )
 
 
 def _environment() -> Environment:

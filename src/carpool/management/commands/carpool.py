@@ -42,6 +42,11 @@ class Command(BaseCommand):
             except ConfigurationError as error:
                 self._end(End(Exit.BROKEN_OFF, message=str(error), error=error), options)
             return
+        if options["journal"] is not None and not options["skip_checks"]:
+            errors = checks.journal_errors(options["using"] or ["default"])
+            if errors:
+                self._end(End(Exit.BROKEN_OFF, message=" ".join(errors)), options)
+                return
         if options["verbosity"] and not options["skip_checks"]:
             for message in checks.messages():
                 self.stderr.write(message, lambda text: text)
