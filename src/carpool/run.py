@@ -489,6 +489,7 @@ class _Run:
             total=self._total,
             rate=settling.done / seconds if seconds > 0 else 0.0,
             seconds=seconds,
+            retries=settling.retries,
         )
 
     def _close(self) -> None:

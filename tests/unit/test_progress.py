@@ -6,6 +6,7 @@ import dataclasses
 import io
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def snapshot(done: int, failed: int = 0, total: int | None = 100) -> Snapshot:
-    return Snapshot(done, failed, total, 10.0, 1.0)
+def snapshot(done: int, failed: int = 0, total: int | None = 100, retries: int = 0) -> Snapshot:
+    return Snapshot(done, failed, total, 10.0, 1.0, retries)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,34 @@ def test_the_bar_shows_what_is_done_and_what_failed(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().err
     assert "100/100" in shown
     assert "1,234 failed" in shown
+
+
+def test_the_bar_shows_retries(capsys: pytest.CaptureFixture[str]) -> None:
+    """A storm of deadlocks is seen while it rages, with what failed or without."""
+    bar = BarProgress()
+    bar.start(100)
+    bar.update(snapshot(40))
+    assert "retr" not in capsys.readouterr().err
+    bar.update(snapshot(50, retries=1))
+    bar.close()
+    assert capsys.readouterr().err.rstrip().endswith(", 1 retry]")
+    bar.start(100)
+    bar.update(snapshot(60, failed=2, retries=1200))
+    bar.close()
+    assert capsys.readouterr().err.rstrip().endswith(", 2 failed, 1,200 retries]")
+
+
+def test_the_bar_of_a_resumed_run_tells_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was done before is there at once: no reason to stop moving, or to foretell the end."""
+    bar = BarProgress()
+    bar.start(2_000_000)
+    for done in (1_000_000, 1_000_010):
+        time.sleep(0.15)  # tqdm draws ten times a second at most
+        bar.update(snapshot(done, total=2_000_000))
+        shown = capsys.readouterr().err.rpartition("\r")[2]
+        assert f"{done}/2000000" in shown
+        assert "10.00 items/s" in shown
+    bar.close()
 
 
 def test_the_bar_does_without_a_total(capsys: pytest.CaptureFixture[str]) -> None:
