@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,27 @@ class Snapshot:
         return said
 
 
+class Stderr:
+    """stderr as a program finds it. What it doesn't take, since it is closed, a pipe that nobody
+    reads or a file on a full disk, is no reason to end a run."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+STDERR = Stderr()
+
+
 class Progress:
     """Shows nothing; relays workers' output to stderr as it is."""
 
@@ -48,9 +70,8 @@ class Progress:
 
     def write(self, text: str) -> None:
         """Show what a worker wrote to its stdout or stderr."""
-        if sys.stderr is not None:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+        STDERR.write(text)
+        STDERR.flush()
 
     def close(self) -> None:
         """The run is over."""
@@ -89,9 +110,7 @@ class BarProgress(Progress):
     def start(self, total: int | None) -> None:
         # miniters=0: the clock alone decides when it is drawn. Else, after many items at once (what
         # a journal's run had done before), tqdm waits for as many more.
-        self._bar = _Bar(
-            total=total, unit=" items", file=sys.stderr, dynamic_ncols=True, miniters=0
-        )
+        self._bar = _Bar(total=total, unit=" items", file=STDERR, dynamic_ncols=True, miniters=0)
 
     def update(self, snapshot: Snapshot) -> None:
         if self._bar is None:
@@ -101,7 +120,7 @@ class BarProgress(Progress):
         self._bar.update(snapshot.done - self._bar.n)
 
     def write(self, text: str) -> None:
-        _Bar.write(text, file=sys.stderr, end="")
+        _Bar.write(text, file=STDERR, end="")
 
     def close(self) -> None:
         if self._bar is not None:  # the run may have failed before it began

@@ -123,6 +123,30 @@ def test_a_bar_that_never_began_can_be_closed(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "from a worker\n"
 
 
+class Full(io.StringIO):
+    """A file on a full disk, or a pipe that nobody reads."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    def flush(self) -> None:
+        self.write("")
+
+
+@pytest.mark.parametrize("stderr", [Full, lambda: None], ids=["full", "none"])
+@pytest.mark.parametrize("option", [True, False], ids=["bar", "no bar"])
+def test_a_stderr_that_takes_nothing_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch, stderr: Callable[[], Any], option: bool
+) -> None:
+    """Neither the bar's nor a worker's words are worth it; they are dropped."""
+    monkeypatch.setattr(sys, "stderr", stderr())
+    progress = progress_for(option)
+    progress.start(100)
+    progress.update(snapshot(40))
+    progress.write("hello\n")
+    progress.close()
+
+
 def test_a_bar_starts_no_thread(capsys: pytest.CaptureFixture[str]) -> None:
     """tqdm's monitor thread would be there when the next worker is forked."""
     before = threading.active_count()
@@ -150,9 +174,3 @@ def test_workers_output_is_relayed_as_it_is(
     """Without a bar the text goes to stderr unchanged."""
     progress_for(option).write("one\ntwo")
     assert capsys.readouterr().err == "one\ntwo"
-
-
-def test_workers_output_without_a_stderr_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program without stderr (pythonw, some services) is not ended by a worker's print."""
-    monkeypatch.setattr(sys, "stderr", None)
-    Progress().write("hello\n")
