@@ -106,6 +106,7 @@ def write_jsonl(path: Path, count: int) -> None:
         )
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.only_on("sqlite")  # it doesn't touch the database
 @pytest.mark.parametrize(
     ("name", "write", "executor"),
