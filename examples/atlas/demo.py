@@ -2,34 +2,62 @@
 
     python demo.py                  into atlas.sqlite3 beside this file, begun afresh
     python demo.py --limit 500      only so many cities
+    python demo.py --workers 4      as a rule one a core
     python demo.py --plain-loop     with a loop instead of carpool, to compare
     DATABASE_URL=postgres://user:password@host/name python demo.py
                                     into a database of your own, which must be empty
 
-The import itself is the management command `import_cities`. This file is what you would type
-around it.
+The import itself is `manage.py carpool run`, shown as you would type it. The rest of this file is
+what you would do before and after.
 """
 
+import argparse
+import gzip
+import json
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import django
 from django.conf import settings
-from django.core.management import CommandError, call_command, load_command_class
+from django.core.management import CommandError, call_command
 from django.db import connection
 
 HERE = Path(__file__).resolve().parent
+MANAGE = [os.path.relpath(path) for path in (sys.executable, HERE / "manage.py")]
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
+    options = arguments()  # --help, and slips, first
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
     os.environ["DJANGO_DEBUG"] = "0"
     django.setup()
-    import_cities = load_command_class("atlas", "import_cities")
-    import_cities.create_parser("demo.py", "").parse_args(arguments)  # --help, and slips, first
+    make_the_database()
+    call_command("prepare_import", options.data, limit=options.limit)
+    import_the_files(options)
+    call_command("check_import", limit=options.limit)
+    say_what_next()
 
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("demo.py")
+    parser.add_argument("--limit", type=int, help="only so many cities")
+    parser.add_argument("--workers", type=int, help="how many; as a rule one a core")
+    parser.add_argument(
+        "--plain-loop", action="store_true", help="use a loop instead of carpool, to compare"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.path.relpath(HERE / "data")),
+        help="a folder for the files that are imported (default: data, beside this file)",
+    )
+    return parser.parse_args()
+
+
+def make_the_database() -> None:
     name = connection.settings_dict["NAME"]
     if settings.DATABASE_URL:
         refuse_the_database_of_another_project()
@@ -40,8 +68,39 @@ def main(arguments: list[str]) -> None:
         call_command("migrate", verbosity=0)
         create_demo_user()
         print(f"The cities of the world go into {os.path.relpath(name)}, begun afresh.\n")
-    call_command(import_cities, *arguments)
-    say_what_next()
+
+
+def import_the_files(options: argparse.Namespace) -> None:
+    countries, cities = options.data / "countries.jsonl", options.data / "cities.jsonl.gz"
+    workers = [] if options.workers is None else ["--workers", str(options.workers)]
+    # Countries first: the cities refer to them.
+    carpool_run("atlas.imports.create_country", str(countries), "--no-progress")
+    if options.plain_loop:
+        in_a_plain_loop(cities)
+    else:
+        carpool_run("atlas.imports.create_city", str(cities), *workers)
+
+
+def carpool_run(*arguments: str) -> None:
+    """Run `manage.py carpool run` in a process of its own, as a shell does."""
+    command = [*MANAGE, "carpool", "run", *arguments]
+    print("$", shlex.join(command), flush=True)
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # the terminal has told both; that one says how far it came
+        code = process.wait()
+    print(flush=True)
+    if code:
+        sys.exit(code)
+
+
+def in_a_plain_loop(path: Path) -> None:
+    from atlas.imports import create_city  # needs django.setup()
+
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            create_city(json.loads(line))
 
 
 def refuse_the_database_of_another_project() -> None:
@@ -68,7 +127,7 @@ def create_demo_user() -> None:
 
 def say_what_next() -> None:
     named = bool(settings.DATABASE_URL)
-    manage = shlex.join(os.path.relpath(path) for path in (sys.executable, HERE / "manage.py"))
+    manage = shlex.join(MANAGE)
     print("\nTry next" + (", with the same DATABASE_URL:" if named else ":"))
     if named:
         print(f"  {manage} createsuperuser")
@@ -80,8 +139,8 @@ def say_what_next() -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main()
     except CommandError as error:
         sys.exit(f"demo.py: {error}")
-    except KeyboardInterrupt:  # carpool has said how far it came
+    except KeyboardInterrupt:
         sys.exit(130)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ class Snapshot:
     """How far a run is. ``done`` counts items whose fate is known, the ``failed`` among them.
 
     ``total`` is None where the source doesn't tell; ``rate`` is items a second since the start,
-    ``seconds`` the time since then.
+    ``seconds`` the time since then; ``retries`` is how often a chunk's transaction was undone and
+    tried again.
     """
 
     done: int
@@ -26,6 +28,35 @@ class Snapshot:
     total: int | None
     rate: float
     seconds: float
+    retries: int = 0
+
+    def troubles(self) -> list[str]:
+        """Say what has gone wrong so far, if anything has."""
+        said = [f"{self.failed:,} failed"] if self.failed else []
+        if self.retries:
+            said.append(f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}")
+        return said
+
+
+class Stderr:
+    """stderr as a program finds it. What it doesn't take, since it is closed, a pipe that nobody
+    reads or a file on a full disk, is no reason to end a run."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+STDERR = Stderr()
 
 
 class Progress:
@@ -39,9 +70,8 @@ class Progress:
 
     def write(self, text: str) -> None:
         """Show what a worker wrote to its stdout or stderr."""
-        if sys.stderr is not None:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+        STDERR.write(text)
+        STDERR.flush()
 
     def close(self) -> None:
         """The run is over."""
@@ -58,9 +88,18 @@ class CallableProgress(Progress):
 
 
 class _Bar(tqdm):  # type: ignore[type-arg]
-    """A bar without tqdm's monitor thread: a process with threads should not be forked."""
+    """A bar without tqdm's monitor thread: a process with threads should not be forked.
+
+    Its rate, and so the time left, is the run's: tqdm's own would count what a journal's run had
+    done before as done within a moment.
+    """
 
     monitor_interval = 0
+    rate: float | None = None
+
+    @property
+    def format_dict(self) -> Any:
+        return {**super().format_dict, "rate": self.rate}
 
 
 class BarProgress(Progress):
@@ -69,17 +108,19 @@ class BarProgress(Progress):
     _bar: _Bar | None = None
 
     def start(self, total: int | None) -> None:
-        self._bar = _Bar(total=total, unit=" items", file=sys.stderr, dynamic_ncols=True)
+        # miniters=0: the clock alone decides when it is drawn. Else, after many items at once (what
+        # a journal's run had done before), tqdm waits for as many more.
+        self._bar = _Bar(total=total, unit=" items", file=STDERR, dynamic_ncols=True, miniters=0)
 
     def update(self, snapshot: Snapshot) -> None:
         if self._bar is None:
             return
-        if snapshot.failed:
-            self._bar.set_postfix_str(f"{snapshot.failed:,} failed", refresh=False)
+        self._bar.set_postfix_str(", ".join(snapshot.troubles()), refresh=False)
+        self._bar.rate = snapshot.rate or None
         self._bar.update(snapshot.done - self._bar.n)
 
     def write(self, text: str) -> None:
-        _Bar.write(text, file=sys.stderr, end="")
+        _Bar.write(text, file=STDERR, end="")
 
     def close(self) -> None:
         if self._bar is not None:  # the run may have failed before it began

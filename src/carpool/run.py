@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -47,7 +46,7 @@ from carpool.journal.resuming import Resumption
 from carpool.journal.states import State
 from carpool.options import ExecutorOption, Options, StartMethod, check_before_chunk
 from carpool.pacing import Pacer
-from carpool.progress import Snapshot, progress_for
+from carpool.progress import STDERR, Snapshot, progress_for
 from carpool.reading import Reader
 from carpool.rejects import Rejects
 from carpool.report import Report
@@ -501,6 +500,7 @@ class _Run:
             total=self._total,
             rate=settling.done / seconds if seconds > 0 else 0.0,
             seconds=seconds,
+            retries=settling.retries,
         )
 
     def _close(self) -> None:
@@ -547,7 +547,7 @@ class _Run:
         if self._journal is not None:
             self._close_journal(self._journal, report, error)
         if isinstance(failure, KeyboardInterrupt):
-            print(f"Interrupted.\n{report}", file=sys.stderr)
+            print(f"Interrupted.\n{report}", file=STDERR)
             raise Interrupted("the run was interrupted", report) from None
         if isinstance(error, CarpoolError):
             error.report = report

@@ -82,10 +82,22 @@ print(len(writes), "writes;", figures)
 """
 
 Run = subprocess.CompletedProcess[str]
+Demo = Callable[..., Run]
 
 
 @pytest.fixture(scope="module")
-def imported(new_database: Callable[[], str]) -> tuple[str, Run]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Run the demo; its data files go into a folder of the test's."""
+    data = tmp_path_factory.mktemp("data")
+
+    def run(*arguments: str, url: str = "") -> Run:
+        return run_in_atlas(str(ATLAS / "demo.py"), *arguments, "--data", str(data), url=url)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def imported(new_database: Callable[[], str], demo: Demo) -> tuple[str, Run]:
     """The URL of a database that the demo has filled, and what the demo said."""
     url = new_database()
     return url, demo("--limit", str(CITIES), "--workers", "2", url=url)
@@ -104,10 +116,6 @@ def run_in_atlas(*command: str, url: str = "", atlas: Path = ATLAS) -> Run:
     )
 
 
-def demo(*arguments: str, url: str = "", atlas: Path = ATLAS) -> Run:
-    return run_in_atlas(str(atlas / "demo.py"), *arguments, url=url, atlas=atlas)
-
-
 def dump(url: str) -> Any:
     finished = run_in_atlas("-c", DUMP, url=url)
     assert finished.returncode == 0, finished.stderr
@@ -123,8 +131,28 @@ def test_every_table_has_as_many_rows_as_the_source(imported: tuple[str, Run]) -
     assert "runserver" in finished.stdout
 
 
+def test_it_shows_the_command_that_it_runs(imported: tuple[str, Run]) -> None:
+    """Each as one would type it, with the report below it: the command's own."""
+    lines = imported[1].stdout.splitlines()
+
+    shown = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+
+    for number, function, file, items in zip(
+        shown,
+        ("atlas.imports.create_country", "atlas.imports.create_city"),
+        ("countries.jsonl", "cities.jsonl.gz"),
+        (252, CITIES),
+        strict=True,
+    ):
+        words = lines[number].split()
+        assert words[2].endswith("manage.py") and words[3:6] == ["carpool", "run", function]
+        assert words[6].endswith(f"/{file}")
+        assert lines[number + 1].startswith(f"{items} items in ")
+        assert lines[number + 1].endswith(f": {items} succeeded")
+
+
 def test_the_rows_are_those_of_a_plain_loop(
-    imported: tuple[str, Run], new_database: Callable[[], str]
+    imported: tuple[str, Run], new_database: Callable[[], str], demo: Demo
 ) -> None:
     by_carpool, by_loop = imported[0], new_database()
     finished = demo("--limit", str(CITIES), "--plain-loop", url=by_loop)
@@ -137,7 +165,7 @@ def test_the_rows_are_those_of_a_plain_loop(
 
 
 @pytest.mark.only_on("sqlite", "postgresql")
-def test_a_thousand_cities_take_sixty_writes(new_database: Callable[[], str]) -> None:
+def test_a_thousand_cities_take_sixty_writes(new_database: Callable[[], str], demo: Demo) -> None:
     """Inherited rows, links, alternate names, search entries and counters, in one block."""
     url = new_database()
     assert demo("--limit", "1", url=url).returncode == 0
@@ -159,7 +187,7 @@ def test_a_missing_row_is_noticed(imported: tuple[str, Run]) -> None:
     assert finished.stdout.count(": OK\n") == TABLES_CHECKED - 1
 
 
-def test_a_named_database_with_rows_is_left_as_it_is(imported: tuple[str, Run]) -> None:
+def test_a_named_database_with_rows_is_left_as_it_is(imported: tuple[str, Run], demo: Demo) -> None:
     finished = demo("--limit", str(2 * CITIES), url=imported[0])
 
     assert finished.returncode == 1
@@ -167,7 +195,9 @@ def test_a_named_database_with_rows_is_left_as_it_is(imported: tuple[str, Run]) 
     assert len(dump(imported[0])["cities"]) == CITIES
 
 
-def test_the_database_of_another_project_is_left_as_it_is(new_database: Callable[[], str]) -> None:
+def test_the_database_of_another_project_is_left_as_it_is(
+    new_database: Callable[[], str], demo: Demo
+) -> None:
     url = new_database()
     assert run_in_atlas("-m", "django", "migrate", "auth", "-v0", url=url).returncode == 0
 
@@ -182,12 +212,18 @@ def test_the_database_of_another_project_is_left_as_it_is(new_database: Callable
 @pytest.mark.only_on("sqlite")
 def test_its_own_file_is_begun_afresh_each_time(tmp_path: Path) -> None:
     atlas = shutil.copytree(
-        ATLAS, tmp_path / "atlas", ignore=shutil.ignore_patterns("*.sqlite3*", "__pycache__")
+        ATLAS,
+        tmp_path / "atlas",
+        ignore=shutil.ignore_patterns("*.sqlite3*", "__pycache__", "data"),
     )
 
     for limit in ("20", "10"):
-        finished = demo("--limit", limit, atlas=atlas)
+        finished = run_in_atlas(str(atlas / "demo.py"), "--limit", limit, atlas=atlas)
         assert finished.returncode == 0, finished.stderr
         assert f"{limit} cities in the source, {limit} in the database: OK" in finished.stdout
     assert (atlas / "atlas.sqlite3").exists()
+    assert {file.name for file in (atlas / "data").iterdir()} == {
+        "countries.jsonl",
+        "cities.jsonl.gz",
+    }
     assert "user demo, password demo" in finished.stdout

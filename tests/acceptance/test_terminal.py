@@ -25,16 +25,17 @@ WIDTH = 100
 
 
 class Terminal:
-    """A terminal with a script in it."""
+    """A terminal with a script in it, or a command of Django's that uses what is in the script."""
 
-    def __init__(self, text: str, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, text: str, folder: Path, environment: dict[str, str], *command: str) -> None:
+        arguments = ["-m", "django", *command] if command else ["script.py", str(folder)]
         (folder / "script.py").write_text(PREAMBLE + textwrap.dedent(text))
         self.data = b""
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (30, WIDTH))
         try:
             process = subprocess.Popen(
-                [sys.executable, "script.py", str(folder)],
+                [sys.executable, *arguments],
                 cwd=folder,
                 env=environment | {"TERM": "xterm"},
                 preexec_fn=lambda: os.login_tty(theirs),
@@ -129,6 +130,58 @@ def test_workers_talk_above_the_bar(
     assert rows.index("the end") == rows.index(bar) + 1
     assert len(re.findall(r"\d+/120", terminal.data.decode())) > 3, "the bar moved"
     assert User.objects.count() == 119
+
+
+UNLUCKY = """
+    from tests.unit.driver_errors import deadlock
+
+    def shout(user):
+        user.first_name = "!"
+        user.save()
+        if user.username == "u0050":
+            raise ValueError("bad")
+        if user.username in ("u0030", "u0090") and not os.path.exists(user.username):
+            pathlib.Path(user.username).touch()
+            raise deadlock()
+        time.sleep(0.01)
+    """
+
+BAR = re.compile(
+    r"(?P<percent>\d+)%\|[^\r]*\| (?P<done>\d+)/120 "
+    r"\[[\d:]+<(?P<left>[\d:?]+), +(?P<rate>[\d.?]+) ?items/s(?P<troubles>[^]]*)\]"
+)
+
+
+@pytest.mark.parametrize("executor", ["inline", "processes"])
+def test_the_bar_of_the_command(
+    terminals: list[Terminal],
+    tmp_path: Path,
+    subprocess_environment: dict[str, str],
+    executor: str,
+) -> None:
+    """Rate, time left, failures and retries, as soon as there are some; the report below it."""
+    User.objects.bulk_create(User(username=f"u{n:04}") for n in range(120))
+    options = ["--executor", executor, "--workers", "1", "--chunk-size", "5"]
+    command = ["carpool", "run", "script.shout", "--queryset", "auth.User", *options]
+    terminal = Terminal(UNLUCKY, tmp_path, subprocess_environment, *command)
+    terminals.append(terminal)
+
+    terminal.read()
+
+    terminal.script.wait(code=1)
+    bars = list(BAR.finditer(terminal.data.decode()))
+    assert len({bar["done"] for bar in bars}) > 3, "the bar moved"
+    assert any(re.fullmatch(r"00:\d\d", bar["left"]) and bar["done"] != "120" for bar in bars)
+    by_done = {int(bar["done"]): bar["troubles"] for bar in bars}
+    assert by_done[120] == ", 1 failed, 2 retries"
+    assert {said for done, said in by_done.items() if done < 30} == {""}
+    assert ", 1 retry" in by_done.values()
+    assert all(float(bar["rate"]) > 0 for bar in bars if bar["done"] == "120")
+    rows = [row for row in terminal.rows() if row]
+    assert BAR.match(rows[0]), rows
+    assert rows[1].startswith("120 items in "), rows
+    assert "119 succeeded, 1 failed, 2 retries" in rows[1]
+    assert len(rows) == 5 + (rows[2].count("called again")), rows
 
 
 def test_ctrl_c_of_a_keyboard(

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def snapshot(done: int, failed: int = 0, total: int | None = 100) -> Snapshot:
-    return Snapshot(done, failed, total, 10.0, 1.0)
+def snapshot(done: int, failed: int = 0, total: int | None = 100, retries: int = 0) -> Snapshot:
+    return Snapshot(done, failed, total, 10.0, 1.0, retries)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,34 @@ def test_the_bar_shows_what_is_done_and_what_failed(capsys: pytest.CaptureFixtur
     assert "1,234 failed" in shown
 
 
+def test_the_bar_shows_retries(capsys: pytest.CaptureFixture[str]) -> None:
+    """A storm of deadlocks is seen while it rages, with what failed or without."""
+    bar = BarProgress()
+    bar.start(100)
+    bar.update(snapshot(40))
+    assert "retr" not in capsys.readouterr().err
+    bar.update(snapshot(50, retries=1))
+    bar.close()
+    assert capsys.readouterr().err.rstrip().endswith(", 1 retry]")
+    bar.start(100)
+    bar.update(snapshot(60, failed=2, retries=1200))
+    bar.close()
+    assert capsys.readouterr().err.rstrip().endswith(", 2 failed, 1,200 retries]")
+
+
+def test_the_bar_of_a_resumed_run_tells_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was done before is there at once: no reason to stop moving, or to foretell the end."""
+    bar = BarProgress()
+    bar.start(2_000_000)
+    for done in (1_000_000, 1_000_010):
+        time.sleep(0.15)  # tqdm draws ten times a second at most
+        bar.update(snapshot(done, total=2_000_000))
+        shown = capsys.readouterr().err.rpartition("\r")[2]
+        assert f"{done}/2000000" in shown
+        assert "10.00 items/s" in shown
+    bar.close()
+
+
 def test_the_bar_does_without_a_total(capsys: pytest.CaptureFixture[str]) -> None:
     """A generator's length is unknown, and that is the normal case."""
     bar = BarProgress()
@@ -92,6 +121,30 @@ def test_a_bar_that_never_began_can_be_closed(capsys: pytest.CaptureFixture[str]
     bar.write("from a worker\n")
     bar.close()
     assert capsys.readouterr().err == "from a worker\n"
+
+
+class Full(io.StringIO):
+    """A file on a full disk, or a pipe that nobody reads."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    def flush(self) -> None:
+        self.write("")
+
+
+@pytest.mark.parametrize("stderr", [Full, lambda: None], ids=["full", "none"])
+@pytest.mark.parametrize("option", [True, False], ids=["bar", "no bar"])
+def test_a_stderr_that_takes_nothing_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch, stderr: Callable[[], Any], option: bool
+) -> None:
+    """Neither the bar's nor a worker's words are worth it; they are dropped."""
+    monkeypatch.setattr(sys, "stderr", stderr())
+    progress = progress_for(option)
+    progress.start(100)
+    progress.update(snapshot(40))
+    progress.write("hello\n")
+    progress.close()
 
 
 def test_a_bar_starts_no_thread(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,9 +174,3 @@ def test_workers_output_is_relayed_as_it_is(
     """Without a bar the text goes to stderr unchanged."""
     progress_for(option).write("one\ntwo")
     assert capsys.readouterr().err == "one\ntwo"
-
-
-def test_workers_output_without_a_stderr_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program without stderr (pythonw, some services) is not ended by a worker's print."""
-    monkeypatch.setattr(sys, "stderr", None)
-    Progress().write("hello\n")

@@ -490,6 +490,20 @@ def test_a_snapshot_after_each_chunk(use: Use) -> None:
     assert all(snapshot.seconds >= 0 and snapshot.rate >= 0 for snapshot in snapshots)
 
 
+def test_a_snapshot_counts_retries(use: Use) -> None:
+    """Of all chunks so far, as the report does."""
+    snapshots: list[carpool.Snapshot] = []
+    retries = iter([2, 0, 1])
+
+    def script(chunk: Chunk) -> Event:
+        return Ended(chunk, ChunkResult(chunk.number, Ending.COMMITTED, 1.0, retries=next(retries)))
+
+    use(Scripted(script))
+    report = run(list(range(6)), progress=snapshots.append)
+    assert [snapshot.retries for snapshot in snapshots] == [2, 2, 3]
+    assert report.retries == 3
+
+
 @given(
     st.data(),
     st.integers(0, 30),

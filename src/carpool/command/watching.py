@@ -51,9 +51,7 @@ def line_of(snapshot: Snapshot) -> str:
     """Say how far the run is."""
     done, total = snapshot.done, snapshot.total
     of = f" of {total:,}" if total is not None else ""
-    parts = [f"{done:,}{of} items"]
-    if snapshot.failed:
-        parts.append(f"{snapshot.failed:,} failed")
+    parts = [f"{done:,}{of} items", *snapshot.troubles()]
     parts.append(f"{snapshot.rate:,.0f}/s")
     if total is not None and snapshot.rate > 0:
         parts.append(f"{duration(max(0, total - done) / snapshot.rate)} left")

@@ -6,7 +6,8 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -49,7 +50,7 @@ class Command(BaseCommand):
                 return
         if options["verbosity"] and not options["skip_checks"]:
             for message in checks.messages():
-                self.stderr.write(message, lambda text: text)
+                self._say(message, lambda text: text)
         end = perform(options)
         if end.report is not None:
             if options["json"]:
@@ -60,6 +61,8 @@ class Command(BaseCommand):
 
     def _print(self, text: str) -> None:
         """Print to stdout; whoever has read it may have gone, and the work is done all the same."""
+        if sys.stdout is None and self._is_a_program():  # closed, by a shell's >&-
+            return
         try:
             try:
                 self.stdout.write(text)
@@ -68,25 +71,53 @@ class Command(BaseCommand):
             self.stdout.flush()
         except OSError as error:
             if not isinstance(error, BrokenPipeError):
-                self.stderr.write(f"The report can't be printed: {error}")
-            # Or Python would say so again when it flushes stdout at its end (its manual, "Note on
-            # SIGPIPE").
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                self._say(f"The report can't be printed: {error}")
+            _let_go(sys.stdout)
+
+    def _say(self, text: str = "", style: Callable[[str], str] | None = None) -> None:
+        """Print to stderr. Nobody may be there to hear it, which is no reason to end otherwise.
+
+        Without a text: find out whether what has been printed before could be.
+        """
+        if sys.stderr is None and self._is_a_program():
+            return
+        try:
+            if text:
+                self.stderr.write(text, style)
+            self.stderr.flush()
+        except OSError:
+            _let_go(sys.stderr)
+
+    def _is_a_program(self) -> bool:
+        """Tell whether this is a process of its own, and not a call from Python."""
+        # Private to Django, which sets it in run_from_argv(); checked on 5.2, 6.0 and 6.1.
+        return getattr(self, "_called_from_command_line", False)
 
     def _end(self, end: End, options: dict[str, Any]) -> None:
         """Say what is to be said, and end with the code."""
-        from_line = getattr(self, "_called_from_command_line", False)
-        if end.code is Exit.INTERRUPTED:
-            if not from_line:
+        if not self._is_a_program():
+            if end.code is Exit.INTERRUPTED:
                 assert end.error is not None
                 raise end.error
-            if end.message is not None:
-                self.stderr.write(end.message)
-            sys.exit(end.code)
-        if end.code is Exit.WELL:
+            if end.code is not Exit.WELL:
+                raise CommandError(end.message, returncode=int(end.code)) from end.error
             return
-        if from_line and options["traceback"] and end.error is not None:
-            traceback.print_exception(end.error)
+        if options["traceback"] and end.error is not None and end.code is not Exit.INTERRUPTED:
+            self._say("".join(traceback.format_exception(end.error)), lambda text: text)
+        elif end.message is not None:
+            # As Django says a CommandError, which it can't if stderr is closed.
+            prefix = "" if end.code is Exit.INTERRUPTED else f"{CommandError.__name__}: "
+            self._say(prefix + end.message)
+        else:
+            self._say()
+        if end.code is not Exit.WELL:
             sys.exit(end.code)
-        raise CommandError(end.message, returncode=int(end.code)) from end.error
+
+
+def _let_go(stream: TextIO) -> None:
+    """Give up a stream that takes nothing, or Python would try again, and say so, at its end.
+
+    Its manual, "Note on SIGPIPE", has it.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
