@@ -87,6 +87,14 @@ class BarProgress(Progress):
             self._bar.close()
 
 
+def duration(seconds: float) -> str:
+    """Say how long that is, to two figures or so."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def progress_for(option: Any) -> Progress:
     """Return what shows the progress, for `run`'s option of that name."""
     if option is None:
