@@ -322,7 +322,9 @@ class Attempt:
                 if not self.job.dry_run:
                     self.observer.committing()
                     committing = True
-                    self.commit_began = time.monotonic()
+                self.commit_began = time.monotonic()
+            if self.job.dry_run:
+                self.committing_seconds = time.monotonic() - self.commit_began
             if committing and not self._is_stored():
                 rolled_back = TransactionBroken("the transaction was rolled back without an error")
                 raise _Undone(None, describe(rolled_back, "run"), Trouble.LOST)

@@ -136,8 +136,8 @@ class Spent:
     """Where the time of chunks went, in seconds, all workers' together.
 
     ``seconds``: in transactions that ended, their COMMIT included, waiting for SQLite's write lock
-    not. ``cpu``: of the threads that ran them. ``database``: in statements, COPY and COMMIT, what
-    the driver computes in them included.
+    not. ``cpu``: of the threads that ran them. ``database``: in statements, COPY and COMMIT (of a
+    dry run, ROLLBACK), what the driver computes in them included.
     """
 
     seconds: float = 0.0

@@ -60,8 +60,8 @@ def test_writes_are_the_databases(coalesce: bool) -> None:
     assert 0 < report.spent.cpu <= report.spent.seconds
 
 
-def test_copy_and_commit_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What no wrapper of execute() sees."""
+def test_commit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wrapper of execute() sees it."""
     commit = connection._commit
 
     def slow_commit() -> None:
@@ -71,6 +71,19 @@ def test_copy_and_commit_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_commit", slow_commit)
     spent = run(lambda n: Author.objects.create(name=f"a{n}"), range(20), chunk_size=20).spent
     assert spent.database >= 0.2  # what was slept in COMMIT
+
+
+def test_the_rollback_of_a_dry_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there in COMMIT's place."""
+    rollback = connection._rollback
+
+    def slow_rollback() -> None:
+        time.sleep(0.2)
+        rollback()
+
+    monkeypatch.setattr(connection, "_rollback", slow_rollback)
+    spent = run(lambda n: Author.objects.create(name=f"a{n}"), range(20), dry_run=True).spent
+    assert spent.database >= 0.2  # what was slept in ROLLBACK
 
 
 @pytest.mark.only_on("postgresql")
