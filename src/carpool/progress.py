@@ -95,6 +95,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def in_units(seconds: float) -> str:
+    """Say how long that is, to three figures."""
+    for unit, name in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
 def progress_for(option: Any) -> Progress:
     """Return what shows the progress, for `run`'s option of that name."""
     if option is None:

@@ -18,7 +18,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from carpool.journal.models import Entry, Lease, Run
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import HANG, Command, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_connections_left")
 
@@ -63,8 +63,6 @@ def prepare():
     open("prepared", "a").close()
 """
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
-
 
 def stored() -> list[str]:
     return sorted(User.objects.values_list("username", flat=True))
@@ -95,52 +93,6 @@ def rows(folder: Path) -> Callable[..., Path]:
         return path
 
     return rows
-
-
-@pytest.fixture
-def carpool(folder: Path, subprocess_environment: dict[str, str]) -> Command:
-    """Run the command to its end; ``carpool("run", …, code=1)`` also checks its exit code."""
-
-    def run(*arguments: str, code: int = 0, **more: Any) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "django", "carpool", *arguments],
-            cwd=folder,
-            env=subprocess_environment,
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=HANG,
-            **({"stdin": subprocess.DEVNULL} | more if "input" not in more else more),
-        )
-        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
-
-
-@pytest.fixture
-def begin(folder: Path, subprocess_environment: dict[str, str]) -> Iterator[Callable[..., Script]]:
-    """Begin the command in a session of its own."""
-    scripts = []
-
-    def begin(*arguments: str) -> Script:
-        with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "django", "carpool", *arguments],
-                cwd=folder,
-                env=subprocess_environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        scripts.append(Script(process, folder))
-        return scripts[-1]
-
-    yield begin
-    for script in scripts:
-        script.end()
 
 
 @pytest.fixture
