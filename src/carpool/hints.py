@@ -61,7 +61,7 @@ class Seen:
         workers: how many there were.
         where: in the caller, or in what kind of workers.
         processors: that this process may use.
-        may_overlap: whether there can be other workers, and chunks run side by side in them.
+        may_use_threads: whether there can be threads, and chunks run side by side in them.
     """
 
     items: int
@@ -71,7 +71,7 @@ class Seen:
     workers: int
     where: Literal["here", "threads", "processes"]
     processors: int
-    may_overlap: bool
+    may_use_threads: bool
 
 
 def hint_of(seen: Seen) -> str | None:
@@ -88,7 +88,7 @@ def _of_waiting(seen: Seen) -> str | None:
     in_use = seen.spent.cpu / seen.seconds if seen.seconds > 0 else 0.0
     if (
         share < WAITING
-        or not seen.may_overlap
+        or not seen.may_use_threads
         or seen.workers >= MANY_THREADS
         or in_use > BUSY * min(usable, seen.workers)
     ):

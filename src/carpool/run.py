@@ -538,8 +538,16 @@ class _Run:
             workers=executor.workers,
             where="here" if executor.workers == 1 else "threads" if local else "processes",
             processors=usable_cpus(),
-            may_overlap=not databases.in_atomic_block()
-            and (self._options.coalesce or not databases.have_one_writer(self._options.aliases)),
+            may_use_threads=self._may_use_threads(),
+        )
+
+    def _may_use_threads(self) -> bool:
+        options = self._options
+        return (
+            isinstance(options.executor, str)  # somebody's own may be there for other reasons
+            and options.timeout is None
+            and not databases.in_atomic_block()
+            and (options.coalesce or not databases.have_one_writer(options.aliases))
         )
 
     def _conclude(self, failure: BaseException | None) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 import carpool
 import carpool.hints as hints_module
@@ -119,6 +121,23 @@ def test_no_hint_where_chunks_cannot_overlap(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(hints_module, "ENOUGH_SECONDS", 0.1)
     hint = run(sleep, range(30), coalesce=False).hint
     assert (hint is None) == (connection.vendor == "sqlite")
+
+
+@pytest.mark.parametrize("why", ["timeout", "an executor of one's own", "atomic"])
+def test_no_hint_where_threads_are_no_choice(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time limits are kept by processes only, and transactions are one connection's."""
+    monkeypatch.setattr(hints_module, "ENOUGH_SECONDS", 0.1)
+    with ExitStack() as stack:
+        options: dict[str, Any] = {}
+        if why == "timeout":
+            options = {"executor": "processes", "timeout": 60, "workers": 1}
+        elif why == "atomic":
+            stack.enter_context(transaction.atomic())
+        else:
+            options = {"executor": stack.enter_context(ThreadPoolExecutor(1))}
+        report = run(sleep, range(30), **options)
+    assert report.spent.waiting > 0.75 * report.spent.seconds
+    assert report.hint is None
 
 
 def test_broken_batches_are_told_by_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -357,6 +358,36 @@ def test_a_profile_tells_waiting_from_computing() -> None:
     assert shares.function > shares.overhead
     assert sum((shares.waiting, shares.computing, shares.database)) == pytest.approx(1)
     assert Profile().shares(0.0) == Shares(0.0, 0.0, 1.0, 0.0)
+
+
+def test_a_profile_in_another_thread() -> None:
+    """There are no signals there: all that is computed counts as the function's."""
+    profile = Profile()
+
+    def measure() -> None:
+        with profile.measuring():
+            compute()
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    thread.join()
+    assert profile.cpu.keys() == {"function"}
+    assert profile.shares(0.0).function > 0.5
+
+
+def test_a_profile_leaves_no_timer() -> None:
+    """Nor a handler, whatever happens in it."""
+
+    def fail() -> None:
+        with Profile().measuring():
+            assert signal.getsignal(signal.SIGPROF) is not signal.SIG_DFL
+            compute()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGPROF) is signal.SIG_DFL
 
 
 def test_statements_are_the_databases_share() -> None:

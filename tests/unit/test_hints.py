@@ -23,7 +23,7 @@ def seen(**changes: Any) -> Seen:
         "workers": 1,
         "where": "here",
         "processors": 4,
-        "may_overlap": True,
+        "may_use_threads": True,
     }
     return Seen(**values | changes)
 
@@ -54,7 +54,7 @@ def test_waiting_asks_for_threads() -> None:
         {"spent": Spent(10.0, 2.0, 1.0)},
         {"spent": Spent(10.0, 0.2, 9.7)},
         {"spent": BUSY},
-        {"may_overlap": False},
+        {"may_use_threads": False},
         {"workers": 32, "where": "threads", "spent": Spent(320.0, 2.0, 1.0)},
         # Sixteen processes on four processors wait for their turns.
         {"workers": 16, "where": "processes", "spent": Spent(160.0, 32.0, 0.0)},

@@ -18,7 +18,7 @@ the database's sequences move on.
 """
 
 from carpool.bench.advice import advice_on
-from carpool.bench.bench import bench
+from carpool.bench.benchmark import bench
 from carpool.bench.figures import Bench, Row, Shares, Way
 
 __all__ = ["Bench", "Row", "Shares", "Way", "advice_on", "bench"]

@@ -10,19 +10,18 @@ from typing import Any
 from carpool.bench.figures import Bench, Row, Shares
 from carpool.bench.measuring import Subject
 from carpool.bench.profile import Profile
+from carpool.bench.rounds import Rounds
 from carpool.bench.sample import Sample
 from carpool.bench.ways import (
     CHUNKS_A_WORKER,
     FEWEST,
-    fitted,
-    items_for,
     paced_size,
     rate_of,
     start_of,
     ways,
 )
 from carpool.calling import calls_of
-from carpool.exceptions import CarpoolError, ConfigurationError, Interrupted
+from carpool.exceptions import ConfigurationError
 from carpool.executors.cpus import usable_cpus
 from carpool.options import StartMethod
 from carpool.progress import duration, in_units
@@ -34,24 +33,14 @@ SAMPLE = 10_000
 SECONDS = 60.0
 """Seconds that it takes, about, unless asked for otherwise."""
 
-ROUNDS = 3
-"""Rounds that the time is divided for: the least that have a median."""
-
-MOST_ROUNDS = 7
-"""Rounds at most, if there is time. More don't make the median steadier."""
-
 WARM_UP, PROFILE = 0.05, 0.1
 """Parts of the time for the passes before the first round."""
 
 PASSES = 3
 """Passes of the profile, of which the fastest counts."""
 
-SCOUTING = 0.3
-"""Part of a round for a first look at each way, which is not counted: what is expected of 32
-threads may be far from what they do, and would take the time of all others."""
-
-LONGEST = 3.0
-"""Seconds a way takes in a round at most: eight paced chunks for each worker are enough."""
+MOSTLY = 0.5
+"""Share of waiting from which many workers are trusted to do what is expected of them, at half."""
 
 LEAST_PASSES = 8
 """Passes of the fewest items that a benchmark is at least, in the time that one process takes: the
@@ -123,7 +112,7 @@ def bench(
     planned = ways(len(whole), item_seconds, shares, processors, workers=workers, coalesce=coalesce)
     rows = [Row(way) for way in planned]
     tell(f"an item takes {in_units(item_seconds)}; {len(rows)} ways are compared")
-    rounds = _Rounds(
+    rounds = Rounds(
         subject,
         whole,
         rows,
@@ -131,7 +120,7 @@ def bench(
         in_loop=len(part),
         savepoints=report.failed > 0,
         item_seconds=item_seconds,
-        waits=shares.waiting > 0.5,
+        waits=shares.waiting > MOSTLY,
         tell=tell,
     )
     for row in rows:
@@ -196,103 +185,3 @@ def _profile(
         passes.append((profile.seconds, report, profile.shares(report.spent.database)))
     seconds, report, shares = min(passes, key=lambda one: one[0])
     return report, shares, seconds / max(1, report.total + report.skipped)
-
-
-class _Rounds:
-    """The rounds: in each, every way once.
-
-    Attributes:
-        number: of those that count.
-    """
-
-    def __init__(
-        self,
-        subject: Subject,
-        sample: Sample,
-        rows: list[Row],
-        deadline: float,
-        *,
-        in_loop: int,
-        savepoints: bool,
-        item_seconds: float,
-        waits: bool,
-        tell: Callable[[str], Any],
-    ) -> None:
-        self._subject = subject
-        self._sample = sample
-        self._rows = rows
-        self._deadline = deadline
-        self._in_loop = in_loop  # items of which it is known whether they fail
-        self._savepoints = savepoints
-        self._item_seconds = item_seconds
-        self._waits = waits
-        self._tell = tell
-        self.number = 0
-
-    def measure(self) -> None:
-        """Look how fast each way is, then measure them while there is time, once at least.
-
-        Each round begins with another way, so that none is always the one after the processes.
-        """
-        rows = self._rows
-        seconds = self._seconds_a_way(ROUNDS + SCOUTING) * SCOUTING
-        if seconds > FEWEST * self._item_seconds:  # else a look would be as long as a round
-            self._look(seconds)
-        longest = seconds = 0.0
-        while self.number < MOST_ROUNDS:
-            began = time.monotonic()
-            if self.number and began + longest > self._deadline:
-                return
-            if self.number < ROUNDS:
-                seconds = self._seconds_a_way(ROUNDS - self.number)
-            start = self.number * len(rows) // ROUNDS % len(rows)
-            self._round(rows[start:] + rows[:start], seconds)
-            self.number += 1
-            longest = max(longest, time.monotonic() - began)
-            self._tell(f"round {self.number} took {time.monotonic() - began:.1f} s")
-
-    def _look(self, seconds: float) -> None:
-        """Find out what to expect of each way."""
-        began = time.monotonic()
-        self._round(self._rows, seconds)
-        for row in self._rows:
-            if row.rates:
-                # So few items that wait make small chunks, which many workers only lose by.
-                least = row.expected / 2 if self._waits else 0.0
-                row.expected, row.overhead = max(row.rates.pop(), least), row.fixed.pop()
-                row.retries = row.failed = 0
-        self._tell(f"a look at all took {time.monotonic() - began:.1f} s")
-
-    def _seconds_a_way(self, rounds: float) -> float:
-        """Return how long a way may take, if so many rounds are to fit into the time left."""
-        rows = [row for row in self._rows if row.note is None]
-        left = (self._deadline - time.monotonic()) / rounds - sum(row.overhead for row in rows)
-        return min(LONGEST, max(0.0, left / max(1, len(rows))))
-
-    def _round(self, rows: list[Row], seconds: float) -> None:
-        for row in rows:
-            if row.note is None:
-                self._measure_one(row, seconds)
-
-    def _measure_one(self, row: Row, seconds: float) -> None:
-        most = self._in_loop if row.way.kind == "loop" else len(self._sample)
-        items = items_for(row.way, seconds, row.expected, most)
-        way = fitted(row.way, items)
-        try:
-            timing = self._subject.measure(
-                way, self._sample.part(items), savepoints=self._savepoints
-            )
-        except Interrupted:
-            raise
-        except Exception as error:  # this way doesn't work; the others may
-            text = " ".join(str(error).split())
-            known = isinstance(error, CarpoolError)
-            row.note = text if known else f"{type(error).__name__}: {text}"
-            return
-        row.items, row.chunk_size = items, way.chunk_size
-        row.overhead = min(row.overhead, timing.fixed)  # some of it comes once
-        row.used = min(row.used, timing.used) if row.rates else timing.used
-        row.rates.append(timing.rate)
-        row.fixed.append(timing.fixed)
-        row.failed = max(row.failed, timing.failed)
-        row.retries += timing.retries
