@@ -5,9 +5,10 @@
    nobody knows how long that is, has the highest rate). Another that is at most 10 % slower and
    simpler is taken instead: a loop, then one process, then threads, then processes; fewer workers;
    `run`'s own chunk size.
-3. Threads must have something to overlap: at least a third of an item's time waits or is in the
-   database; or they computed on more than one processor, as libraries do outside of Python's lock.
-   Otherwise what they seem to gain is chance.
+3. What else seems to gain something does so by chance: one worker in a pool, which does what one
+   process does; and threads that have nothing to overlap. At least a third of an item's time must
+   wait or be in the database, or they must have computed on more than one processor, as libraries
+   do outside of Python's lock.
 """
 
 from __future__ import annotations
@@ -79,14 +80,20 @@ def best_of(rows: list[Row], bench: Bench) -> Row:
         return bench.total / row.seconds_for(bench.total)
 
     waits = bench.shares.waiting + bench.shares.database >= OVERLAPS
-    allowed = [
-        row for row in rows if row.way.kind != "threads" or waits or row.used > SIDE_BY_SIDE
-    ] or rows
+    allowed = [row for row in rows if _makes_sense(row, waits=waits)] or rows
     top = max(map(speed, allowed))
     return min(
         (row for row in allowed if speed(row) >= CLOSE * top),
         key=lambda row: (_ORDER[row.way.kind], row.way.workers, not row.way.paced, -speed(row)),
     )
+
+
+def _makes_sense(row: Row, *, waits: bool) -> bool:
+    """Tell whether a way may be advised; a pool of one is measured for comparison only."""
+    if row.way.kind in ("loop", "inline"):
+        return True
+    overlaps = row.way.kind != "threads" or waits or row.used > SIDE_BY_SIDE
+    return row.way.workers > 1 and overlaps
 
 
 def _of_failures(bench: Bench) -> str:
@@ -145,10 +152,12 @@ def _what(best: Row, bench: Bench) -> str:
 
 
 def _limits(best: Row, bench: Bench) -> str:
+    """Say what the figures don't promise."""
     reading = bench.reading_seconds
+    doubt = " There was time for one round only: allow more to be sure." if bench.rounds < 2 else ""
     if reading is None or best.rate * reading < READING:
-        return ""
-    return (
+        return doubt
+    return doubt + (
         f" Reading the source alone takes {reading * 1e6:,.0f} µs an item, {1 / reading:,.0f} "
         "items/s: no workers are faster than that."
     )

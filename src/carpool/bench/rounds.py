@@ -26,6 +26,9 @@ SCOUTING = 0.3
 """Part of a round for a first look at each way, which is not counted: what is expected of 32
 threads may be far from what they do, and would take the time of all others."""
 
+SHORTEST = 0.1
+"""Seconds a way takes in a round at least, even if the time is not kept then."""
+
 LONGEST = 3.0
 """Seconds a way takes in a round at most: eight paced chunks for each worker are enough."""
 
@@ -96,10 +99,18 @@ class Rounds:
         self._tell(f"a look at all took {time.monotonic() - began:.1f} s")
 
     def _seconds_a_way(self, rounds: float) -> float:
-        """Return how long a way may take, if so many rounds are to fit into the time left."""
+        """Return how long a way may take, if so many rounds are to fit into the time left.
+
+        Fewer, if there would be no time but for starting pools.
+        """
         rows = [row for row in self._rows if row.note is None]
-        left = (self._deadline - time.monotonic()) / rounds - sum(row.overhead for row in rows)
-        return min(LONGEST, max(0.0, left / max(1, len(rows))))
+        left = self._deadline - time.monotonic()
+        start = sum(row.overhead for row in rows)
+        while True:
+            seconds = (left / rounds - start) / max(1, len(rows))
+            if seconds >= SHORTEST or rounds <= 1:
+                return min(LONGEST, max(SHORTEST, seconds))
+            rounds = max(1, rounds - 1)
 
     def _round(self, rows: list[Row], seconds: float) -> None:
         for row in rows:
