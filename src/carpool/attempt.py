@@ -211,7 +211,13 @@ class Attempt:
         self.to_run_alone: list[int] = []
         self.committed_aliases: list[str] = []
         self.interrupted = False
+        self._begin_the_clocks()
+
+    def _begin_the_clocks(self) -> None:
         self.began = time.monotonic()
+        self.cpu_before = time.thread_time()
+        self.probe.seconds = self.committing_seconds = 0.0
+        self.commit_began = self.began
 
     # The tries.
 
@@ -284,6 +290,10 @@ class Attempt:
             fault=fault,
             repeated=max(0, self.calls - len(self.positions)),
             figures=self.figures if self.figures.queued else None,
+            cpu=time.thread_time() - self.cpu_before,
+            database=self.probe.seconds
+            + self.committing_seconds
+            + sum(unit.copying for unit in self.units),
         )
 
     # The transaction.
@@ -296,7 +306,7 @@ class Attempt:
                 ExitStack() as probing,
                 databases.chunk_transaction(self.job.using),
             ):
-                self.began = time.monotonic()
+                self._begin_the_clocks()
                 self._watch(probing)
                 for alias in self.own:
                     transaction.on_commit(functools.partial(self._note_commit, alias), using=alias)
@@ -312,6 +322,9 @@ class Attempt:
                 if not self.job.dry_run:
                     self.observer.committing()
                     committing = True
+                self.commit_began = time.monotonic()
+            if self.job.dry_run:
+                self.committing_seconds = time.monotonic() - self.commit_began
             if committing and not self._is_stored():
                 rolled_back = TransactionBroken("the transaction was rolled back without an error")
                 raise _Undone(None, describe(rolled_back, "run"), Trouble.LOST)
@@ -405,6 +418,7 @@ class Attempt:
         """Be the alias' first on_commit callback: from here on its rows are stored."""
         self.committed_aliases.append(alias)
         if self._is_stored():
+            self.committing_seconds = time.monotonic() - self.commit_began
             self.observer.committed()
 
     def _is_stored(self) -> bool:

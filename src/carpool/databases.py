@@ -102,6 +102,11 @@ def in_atomic_block() -> list[str]:
     return [c.alias for c in connections.all(initialized_only=True) if c.in_atomic_block]
 
 
+def have_one_writer(using: tuple[str, ...]) -> bool:
+    """Tell whether one of them has a lock for all writers, so that chunks write by turns."""
+    return any(hasattr(connections[alias], "is_in_memory_db") for alias in using)  # SQLite
+
+
 def is_aborted(connection: BaseDatabaseWrapper) -> bool:
     """Tell whether the open transaction can no longer be committed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,10 +35,13 @@ class Probe:
 
     Trouble is remembered since a function may catch the error: if the server has undone the
     transaction, the rows of the items before it are gone, whatever the function makes of it.
+
+    ``seconds``: how long statements took that went through ``execute()``.
     """
 
     def __init__(self) -> None:
         self.statements = 0
+        self.seconds = 0.0
         self.undone: BaseException | None = None
 
     def __call__(
@@ -45,12 +49,15 @@ class Probe:
     ) -> Any:
         self.statements += 1
         self._refuse_to_end_the_transaction(sql, context["connection"])
+        began = time.perf_counter()
         try:
             return execute(sql, params, many, context)
         except Exception as error:
             if trouble_of(error) in (Trouble.ROLLED_BACK, Trouble.LOST):
                 self.undone = error
             raise
+        finally:
+            self.seconds += time.perf_counter() - began
 
     def _refuse_to_end_the_transaction(self, sql: Any, connection: BaseDatabaseWrapper) -> None:
         """Raise before the rows of the items so far are committed behind our back."""

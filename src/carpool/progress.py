@@ -128,6 +128,22 @@ class BarProgress(Progress):
             self._bar.close()
 
 
+def duration(seconds: float) -> str:
+    """Say how long that is, to two figures or so."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def in_units(seconds: float) -> str:
+    """Say how long that is, to three figures."""
+    for unit, name in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
 def progress_for(option: Any) -> Progress:
     """Return what shows the progress, for `run`'s option of that name."""
     if option is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from carpool.coalescing.figures import Figures
 from carpool.exceptions import ItemsFailed
-from carpool.types import Failure
+from carpool.types import Failure, Spent
 
 KEPT_FAILURES = 100
 """Failures a report holds whole; the rest are counted, and in the rejects file if there is one.
@@ -40,6 +40,10 @@ class Report:
         already: those of the succeeded that were done when a journal's run was taken up.
         failed_before: those of the failed that failed then, and were not tried again; they are not
             among ``failures``.
+        spent: where the chunks' time went: ``seconds`` in all, of which ``cpu``, ``database`` and
+            ``waiting``; of all workers together.
+        hint: what would make such a run faster, in a sentence, where its figures speak clearly;
+            else None. See `carpool.hints`.
     """
 
     total: int
@@ -60,6 +64,8 @@ class Report:
     coalesced: Figures | None = None
     already: int = 0
     failed_before: int = 0
+    spent: Spent = field(default_factory=Spent)
+    hint: str | None = None
 
     @property
     def rate(self) -> float:
@@ -102,6 +108,8 @@ class Report:
             lines[1] += f"; the function was called again {self.repeated:,} times"
         if self.coalesced is not None and self.coalesced.queued:
             lines.append(str(self.coalesced))
+        if self.hint is not None:
+            lines.append(f"hint: {self.hint}")
         lines += self._failure_lines()
         return "\n".join(lines)
 

@@ -39,7 +39,9 @@ from carpool.exceptions import (
 )
 from carpool.executors.base import Executor
 from carpool.executors.choice import executor_for
+from carpool.executors.cpus import usable_cpus
 from carpool.files.files import Files
+from carpool.hints import Seen, hint_of
 from carpool.interrupts import Interrupts
 from carpool.journal.journal import Journal, refuse_keys
 from carpool.journal.resuming import Resumption
@@ -532,6 +534,32 @@ class _Run:
             dry_run=self._options.dry_run,
             repeated=settling.repeated,
             coalesced=settling.figures,
+            spent=settling.spent,
+            hint=hint_of(self._seen()),
+        )
+
+    def _seen(self) -> Seen:
+        """Return what a hint is taken from."""
+        executor = self._executor
+        local = executor.local and executor.workers > 1
+        return Seen(
+            items=self._settling.done,
+            seconds=self._seconds,
+            spent=self._settling.spent,
+            coalesced=self._settling.figures,
+            workers=executor.workers,
+            where="here" if executor.workers == 1 else "threads" if local else "processes",
+            processors=usable_cpus(),
+            may_use_threads=self._may_use_threads(),
+        )
+
+    def _may_use_threads(self) -> bool:
+        options = self._options
+        return (
+            isinstance(options.executor, str)  # somebody's own may be there for other reasons
+            and options.timeout is None
+            and not databases.in_atomic_block()
+            and (options.coalesce or not databases.have_one_writer(options.aliases))
         )
 
     def _conclude(self, failure: BaseException | None) -> None:

@@ -35,7 +35,7 @@ from carpool.journal.recording import Places
 from carpool.pacing import CAREFUL_SIZE, TARGET, Pacer
 from carpool.rejects import Rejects
 from carpool.report import KEPT_FAILURES
-from carpool.types import Chunk, ChunkResult, Ending, Failure, Fault, Outcome, Stage
+from carpool.types import Chunk, ChunkResult, Ending, Failure, Fault, Outcome, Spent, Stage
 
 MOST_DEATHS = 2
 """Workers that an item may die with until it is to blame: the second time it runs alone."""
@@ -84,6 +84,7 @@ class Settling:
         succeeded, failed (not_run among them), unknown, skipped: items.
         retries, chunks, repeated: as in `Report`.
         figures: what coalescing has saved; None if nothing was coalesced.
+        spent: where the chunks' time went.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Settling:
         self.succeeded = self.failed = self.not_run = self.unknown = self.skipped = 0
         self.retries = self.chunks = self.repeated = 0
         self.figures: Figures | None = None
+        self.spent = Spent()
 
     @property
     def done(self) -> int:
@@ -214,6 +216,7 @@ class Settling:
     def _add_counts(self, result: ChunkResult) -> None:
         self.retries += result.retries
         self.repeated += result.repeated
+        self.spent += result.spent
         if result.figures is not None:
             if self.figures is None:
                 self.figures = Figures()

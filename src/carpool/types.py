@@ -133,12 +133,40 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """Where the time of chunks went, in seconds, all workers' together.
+
+    ``seconds``: in transactions that ended, their COMMIT included, waiting for SQLite's write lock
+    not. ``cpu``: of the threads that ran them. ``database``: in statements, COPY and COMMIT (of a
+    dry run, ROLLBACK), what the driver computes in them included.
+    """
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+    database: float = 0.0
+
+    @property
+    def waiting(self) -> float:
+        """Seconds for anything else: the network, a file, another program, a turn at the processor.
+
+        At least so many: what the driver computes in a statement is taken off twice.
+        """
+        return max(0.0, self.seconds - self.cpu - self.database)
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.seconds + other.seconds, self.cpu + other.cpu, self.database + other.database
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkResult:
     """What a worker says of a chunk. ``faults`` and ``values`` are by position.
 
-    ``seconds`` is the time since the transaction began, waiting for its lock not counted. Packed
-    values are pickled one by one; else they are the very objects. ``repeated``: calls of the
-    function beyond one an item. ``figures``: what coalescing has saved.
+    ``seconds`` is the time since the transaction began, waiting for its lock not counted; ``cpu``
+    and ``database`` are parts of it, see `Spent`. Packed values are pickled one by one; else they
+    are the very objects. ``repeated``: calls of the function beyond one an item. ``figures``: what
+    coalescing has saved.
     """
 
     number: int
@@ -152,6 +180,13 @@ class ChunkResult:
     fault: Fault | None = None
     repeated: int = 0
     figures: Figures | None = None
+    cpu: float = 0.0
+    database: float = 0.0
+
+    @property
+    def spent(self) -> Spent:
+        """Where its time went."""
+        return Spent(self.seconds, self.cpu, self.database)
 
 
 @dataclass(frozen=True, slots=True)

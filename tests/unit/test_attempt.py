@@ -651,6 +651,7 @@ def test_the_time_that_the_write_lock_took_is_not_the_chunks(
     class Clock:
         now = 0.0
         sleep = staticmethod(lambda seconds: None)
+        thread_time = staticmethod(lambda: 0.0)
 
         def monotonic(self) -> float:
             return self.now

@@ -19,9 +19,9 @@ from carpool import Snapshot, checks
 from carpool.command import watching
 from carpool.command.output import foreseen_of, json_of, text_of
 from carpool.command.querysets import queryset_of
-from carpool.command.watching import Lines, duration, line_of, watch_of
+from carpool.command.watching import Lines, line_of, watch_of
 from carpool.exceptions import ConfigurationError
-from carpool.progress import BarProgress, Progress
+from carpool.progress import BarProgress, Progress, duration
 from carpool.report import Report
 
 

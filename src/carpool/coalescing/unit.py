@@ -136,6 +136,7 @@ class Unit:
         self._passing = False  # the statements are the unit's own
         self._suspended = False
         self.waited = 0.0  # seconds, for SQLite's write lock
+        self.copying = 0.0  # seconds, in COPY, which no wrapper sees
         self._savepoints: dict[str, _Savepoint] = {}  # those since which nothing was written
         self._unlooked: list[ChangedRow] = []  # queued since the last look, see Note [Savepoints]
         self._unsure = False  # a queued row may be refused

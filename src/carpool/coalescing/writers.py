@@ -8,6 +8,7 @@ each, within the backend's limits.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -134,11 +135,13 @@ class Copy(MultiRow):
         unit.figures_sent(1)
         self._rows = rows
         connection = unit.connection
+        began = time.perf_counter()
         with connection.cursor() as cursor, connection.wrap_database_errors:
             with cursor.copy(f"COPY {shape.quoted} ({shape.quoted_columns}) FROM STDIN") as copy:
                 write_row = copy.write_row
                 for row in rows:
                     write_row(row.values)
+        unit.copying += time.perf_counter() - began
 
     def suspect(self, error: Exception) -> NewRow | None:
         # CONTEXT:  COPY auth_user, line 7

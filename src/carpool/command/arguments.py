@@ -53,6 +53,17 @@ OF_RUN = (
 )
 """Arguments that are passed to `run` as they are."""
 
+OF_BENCH = ("sample", "seconds", "workers", "start_method", "using", "coalesce", "lock")
+"""Arguments that are passed to `bench` as they are."""
+
+EXAMPLES_OF_BENCH = """\
+examples:
+  carpool bench shop.imports.create_order orders.csv.gz --plot bench.png
+  carpool bench shop.jobs.reprice --queryset "shop.Order:state=open" --sample 2000 --seconds 30
+
+exit codes: 0 all items succeeded; 1 some failed; 2 nothing could be measured; 130 interrupted
+"""
+
 
 class _Formatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Django's, which leaves the examples as they are."""
@@ -88,6 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return action
 
     _add_run(add("run", "Call a function, or save a model, once for each item.", epilog=EXAMPLES))
+    what = "Measure what pool is worth it: a sample, run in several ways and rolled back."
+    _add_bench(add("bench", what, epilog=EXAMPLES_OF_BENCH))
     runs = add("runs", "List the runs in the journal.")
     for name, what in (
         ("show", "Show what the journal knows of a run."),
@@ -122,7 +135,7 @@ def _add_database(parser: argparse.ArgumentParser, *, as_json: bool) -> None:
         parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
@@ -145,10 +158,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
     parser.add_argument(
-        "--dry-run", action="store_true", default=None, help="Run everything and roll it back."
-    )
-    parser.add_argument(
         "--no-progress", action="store_true", help="Show no progress (on stderr, at -v 1 and more)."
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_what(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", default=None, help="Run everything and roll it back."
     )
     _add_pool(parser.add_argument_group("workers and transactions"))
     _add_failures(parser.add_argument_group("failures"))
@@ -156,9 +173,39 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_files(parser.add_argument_group("files"))
 
 
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    _add_what(parser)
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="Items at most, the first ones; default: 10000."
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="That it may take, about; the sample is cut to what fits; default: 60.",
+    )
+    parser.add_argument("--plot", metavar="FILE", help="Draw it, as .png or .svg (matplotlib).")
+    group = parser.add_argument_group("workers and transactions")
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="The most to try; default: twice the processors, 32 threads if items wait.",
+    )
+    _add_calls(group)
+    _add_files(parser.add_argument_group("files"))
+
+
 def _add_pool(group: Any) -> None:
     group.add_argument("--executor", choices=["auto", "inline", "threads", "processes"])
     group.add_argument("--workers", type=int, metavar="N")
+    group.add_argument("--chunk-size", type=int, metavar="N", help="Items a transaction.")
+    group.add_argument("--retries", type=int, metavar="N")
+    group.add_argument("--timeout", type=float, metavar="SECONDS", help="That an item may take.")
+    _add_calls(group)
+
+
+def _add_calls(group: Any) -> None:
     group.add_argument("--start-method", choices=["fork", "forkserver", "spawn"])
     group.add_argument(
         "--setup", metavar="FUNCTION", help="Called in each worker before its first item."
@@ -171,9 +218,6 @@ def _add_pool(group: Any) -> None:
     group.add_argument(
         "--using", action="append", metavar="ALIAS", help="A database to write; repeatable."
     )
-    group.add_argument("--chunk-size", type=int, metavar="N", help="Items a transaction.")
-    group.add_argument("--retries", type=int, metavar="N")
-    group.add_argument("--timeout", type=float, metavar="SECONDS", help="That an item may take.")
     group.add_argument(
         "--no-coalesce",
         dest="coalesce",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
-from carpool.command.watching import duration
+from carpool.coalescing.figures import Figures
+from carpool.progress import duration
 from carpool.rejects import line_of
 from carpool.report import Report
 
@@ -21,26 +23,31 @@ def text_of(report: Report, total: int | None) -> str:
 
 def json_of(report: Report, total: int | None, error: str | None) -> str:
     """Return one object: the report's figures, and its failures as the rejects file has them."""
-    figures = report.coalesced
     whole: dict[str, Any] = {
         name: getattr(report, name)
         for name in Report.__slots__
-        if name not in ("failures", "coalesced")
+        if name not in ("failures", "coalesced", "spent")
     }
     whole["rate"] = report.rate
-    whole["coalesced"] = None
-    if figures is not None:
-        whole["coalesced"] = {
-            "queued": figures.queued,
-            "flushes": figures.flushes,
-            "sent": figures.sent,
-            "early": [{**flush._asdict(), "times": n} for flush, n in figures.early.most_common()],
-        }
+    whole["coalesced"] = plain_figures(report.coalesced)
+    whole["spent"] = asdict(report.spent) | {"waiting": report.spent.waiting}
     whole["error"] = error
     if report.dry_run:
         whole["foreseen_seconds"] = foreseen_of(report, total)
     whole["failures"] = [line_of(failure) for failure in report.failures]
     return json.dumps(whole)
+
+
+def plain_figures(figures: Figures | None) -> dict[str, Any] | None:
+    """Return what coalescing has saved, as JSON has it."""
+    if figures is None:
+        return None
+    return {
+        "queued": figures.queued,
+        "flushes": figures.flushes,
+        "sent": figures.sent,
+        "early": [{**flush._asdict(), "times": n} for flush, n in figures.early.most_common()],
+    }
 
 
 def foreseen_of(report: Report, total: int | None) -> float | None:

@@ -35,6 +35,7 @@ class End:
         total: items that the source has, if it tells.
         message: a line for stderr; None if there is nothing to say.
         error: what ended it.
+        text: for stdout, of a benchmark.
     """
 
     code: Exit
@@ -42,6 +43,7 @@ class End:
     total: int | None = None
     message: str | None = None
     error: BaseException | None = None
+    text: str | None = None
 
 
 def perform(options: dict[str, Any]) -> End:
@@ -49,11 +51,7 @@ def perform(options: dict[str, Any]) -> End:
     watch = watch_of(options)
     try:
         function = function_of(options)
-        calls: dict[str, Any] = {
-            name: resolve_target(options[name])
-            for name in ("setup", "before_chunk")
-            if options[name] is not None
-        }
+        calls = calls_of_options(options)
         source = source_of(options, function)
         how = {"progress": watch, **calls, **given(options, OF_RUN)}
         report = run(function, source, **how)
@@ -65,7 +63,7 @@ def perform(options: dict[str, Any]) -> End:
         code = Exit.FAILED if isinstance(error, ItemsFailed) else Exit.BROKEN_OFF
         found = getattr(error, "report", None)
         known = found if isinstance(found, Report) else None
-        return End(code, known, watch.total, _in_a_line(error, known), error)
+        return End(code, known, watch.total, in_a_line(error, known), error)
     bad = report.failed + report.unknown
     if not bad:
         return End(Exit.WELL, report, watch.total)
@@ -73,7 +71,20 @@ def perform(options: dict[str, Any]) -> End:
     return End(Exit.FAILED, report, watch.total, message)
 
 
-def _in_a_line(error: Exception, report: Report | None) -> str:
+def calls_of_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what is called besides the function, by `run`'s names.
+
+    Raises:
+        ConfigurationError: a name leads nowhere.
+    """
+    return {
+        name: resolve_target(options[name])
+        for name in ("setup", "before_chunk")
+        if options[name] is not None
+    }
+
+
+def in_a_line(error: Exception, report: Report | None) -> str:
     """Return what the error says, without the report, which is on stdout."""
     text = str(error)
     if report is not None:

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from carpool.progress import BarProgress, Progress, Snapshot
+from carpool.progress import BarProgress, Progress, Snapshot, duration
 
 EVERY = 5.0
 """Seconds between two lines where stderr is no terminal: a log of an hour has 720 of them."""
@@ -56,14 +56,6 @@ def line_of(snapshot: Snapshot) -> str:
     if total is not None and snapshot.rate > 0:
         parts.append(f"{duration(max(0, total - done) / snapshot.rate)} left")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Say how long that is, to two figures or so."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def watch_of(options: dict[str, Any]) -> Watch:

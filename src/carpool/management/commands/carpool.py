@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from carpool import checks
-from carpool.command import runs
+from carpool.command import benching, runs
 from carpool.command.arguments import add_arguments
 from carpool.command.output import json_of, text_of
 from carpool.command.running import End, Exit, perform
@@ -20,11 +20,11 @@ from carpool.exceptions import ConfigurationError
 
 
 class Command(BaseCommand):
-    """Runs a function, or a model, on files or a queryset; and looks after the journal's runs."""
+    """Runs or measures a function, or a model, on files or a queryset; and sees to journals."""
 
     help = (
         "Call any function once for each item of files or of a queryset, in a pool of workers; "
-        "and see to the runs in the journal."
+        "measure what pool is worth it; and see to the runs in the journal."
     )
     requires_system_checks = [checks.TAG]  # noqa: RUF012 -- as BaseCommand has it
 
@@ -37,13 +37,13 @@ class Command(BaseCommand):
         Raises:
             CommandError: something did not succeed; ``returncode`` is the exit code.
         """
-        if options["action"] != "run":
+        if options["action"] not in ("run", "bench"):
             try:
                 self._print(runs.perform(options["action"], options))
             except ConfigurationError as error:
                 self._end(End(Exit.BROKEN_OFF, message=str(error), error=error), options)
             return
-        if options["journal"] is not None and not options["skip_checks"]:
+        if options.get("journal") is not None and not options["skip_checks"]:
             errors = checks.journal_errors(options["using"] or ["default"])
             if errors:
                 self._end(End(Exit.BROKEN_OFF, message=" ".join(errors)), options)
@@ -51,6 +51,12 @@ class Command(BaseCommand):
         if options["verbosity"] and not options["skip_checks"]:
             for message in checks.messages():
                 self._say(message, lambda text: text)
+        if options["action"] == "bench":
+            end = benching.perform(options, self._teller(options))
+            if end.text is not None:
+                self._print(end.text)
+            self._end(end, options)
+            return
         end = perform(options)
         if end.report is not None:
             if options["json"]:
@@ -58,6 +64,12 @@ class Command(BaseCommand):
             elif end.code is not Exit.INTERRUPTED:  # then it's on stderr
                 self._print(text_of(end.report, end.total))
         self._end(end, options)
+
+    def _teller(self, options: dict[str, Any]) -> Callable[[str], Any]:
+        """Return what writes lines of progress, if they are wanted."""
+        if options["no_progress"] or not options["verbosity"]:
+            return lambda line: None
+        return lambda line: self._say(line, lambda text: text)
 
     def _print(self, text: str) -> None:
         """Print to stdout; whoever has read it may have gone, and the work is done all the same."""

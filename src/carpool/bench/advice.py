@@ -1,0 +1,177 @@
+"""The recommendation: one sentence, by rules over what was measured.
+
+1. Where items failed, there were too few, or they took no time, that is what is said.
+2. Of the ways that were measured, the one that would be through first with the whole source (or, if
+   nobody knows how long that is, has the highest rate). Another that is at most 10 % slower and
+   simpler is taken instead: a loop, then one process, then threads, then processes; fewer workers;
+   `run`'s own chunk size.
+3. What else seems to gain something does so by chance: one worker in a pool, which does what one
+   process does; and threads that have nothing to overlap. At least a third of an item's time must
+   wait or be in the database, or they must have computed on more than one processor, as libraries
+   do outside of Python's lock.
+"""
+
+from __future__ import annotations
+
+from carpool.bench.figures import Bench, Row, Shares
+from carpool.progress import duration
+
+TOO_FEW = 16
+"""Items below which nothing is said, unless they are all there are."""
+
+TOO_SHORT = 0.05
+"""Seconds that the loop must take: below, the clock and the machine's other work are measured."""
+
+NOT_WORTH_IT = 1.0
+"""Seconds for everything in a plain loop below which it needs nothing better."""
+
+CLOSE = 0.9
+"""Of the best: what is as fast as this is taken if it is simpler."""
+
+OVERLAPS = 1 / 3
+"""Share of waiting and database that threads need: with less, half as fast again is the most that
+they can gain, since what computes takes turns."""
+
+SIDE_BY_SIDE = 1.2
+"""Processors that threads must have used without it: those that take turns use one at most."""
+
+MOST_OF_IT = 0.5
+"""Share of an item's time from which it is said to be what the item's time is."""
+
+READING = 0.8
+"""Part of the rate at which the source can be read from which on that is the limit."""
+
+_ORDER = {"loop": 0, "inline": 1, "threads": 2, "processes": 3}
+
+
+def advice_on(bench: Bench) -> str:
+    """Return the recommendation."""
+    if bench.worst_failed:
+        return _of_failures(bench)
+    all_of_it = bench.total is not None and bench.total <= bench.items
+    if bench.items < TOO_FEW and not all_of_it:
+        return (
+            f"{_items(bench.items)} are too few to say anything: take a larger sample, or allow "
+            "more time."
+        )
+    loop = bench.loop
+    candidates = [row for row in bench.rows if row.is_measured]
+    if not candidates:
+        return "Nothing could be measured."
+    if loop is not None:
+        seconds = loop.seconds_for(bench.total or bench.items)
+        if bench.total is not None and seconds < NOT_WORTH_IT:
+            return f"A plain loop does all {_items(bench.total)} in {_short(seconds)}: keep it."
+        if loop.items / loop.rate < TOO_SHORT:
+            return (
+                f"The sample takes {_short(loop.items / loop.rate)} in a plain loop, too short to "
+                "compare: take a larger one."
+            )
+    best = best_of(candidates, bench)
+    return _why(bench.shares) + _what(best, bench) + _limits(best, bench)
+
+
+def best_of(rows: list[Row], bench: Bench) -> Row:
+    """Return the way to take."""
+
+    def speed(row: Row) -> float:
+        if bench.total is None:
+            return row.rate
+        return bench.total / row.seconds_for(bench.total)
+
+    waits = bench.shares.waiting + bench.shares.database >= OVERLAPS
+    allowed = [row for row in rows if _makes_sense(row, waits=waits)] or rows
+    top = max(map(speed, allowed))
+    return min(
+        (row for row in allowed if speed(row) >= CLOSE * top),
+        key=lambda row: (_ORDER[row.way.kind], row.way.workers, not row.way.paced, -speed(row)),
+    )
+
+
+def _makes_sense(row: Row, *, waits: bool) -> bool:
+    """Tell whether a way may be advised; a pool of one is measured for comparison only."""
+    if row.way.kind in ("loop", "inline"):
+        return True
+    overlaps = row.way.kind != "threads" or waits or row.used > SIDE_BY_SIDE
+    return row.way.workers > 1 and overlaps
+
+
+def _of_failures(bench: Bench) -> str:
+    first = f" ({in_a_line(str(bench.failures[0]))})" if bench.failures else ""
+    if bench.failed:
+        return (
+            f"{bench.failed:,} of {_items(bench.profiled)} failed{first}: see to them first, since "
+            "what an item costs that fails is not what one costs that succeeds."
+        )
+    worst = max(bench.rows, key=lambda row: row.failed)
+    return (
+        f"{worst.failed:,} of {_items(bench.items)} failed with {worst.way.label}, and none with "
+        "one worker: the function may not be safe to run side by side. See to that first."
+    )
+
+
+def _why(shares: Shares) -> str:
+    """Begin the sentence with what an item's time is."""
+    if shares.waiting >= MOST_OF_IT:
+        return f"{shares.waiting:.0%} of an item is waiting: "
+    if shares.database >= MOST_OF_IT:
+        return f"{shares.database:.0%} of an item is the database: "
+    if shares.computing >= MOST_OF_IT:
+        more = f", {shares.overhead:.0%} by Django and carpool" if shares.overhead >= 0.05 else ""
+        return f"{shares.computing:.0%} of an item is computing{more}: "
+    return (
+        f"An item is {shares.computing:.0%} computing, {shares.database:.0%} database and "
+        f"{shares.waiting:.0%} waiting: "
+    )
+
+
+def _what(best: Row, bench: Bench) -> str:
+    way, loop = best.way, bench.loop
+    if way.kind == "loop":
+        return f"a plain loop is as fast as anything ({best.rate:,.0f} items/s): keep it."
+    if way.kind == "inline":
+        how = "one process, --executor inline" + ("" if way.coalesce else " --no-coalesce")
+    else:
+        how = f"{way.label} (--executor {way.kind} --workers {way.workers}"
+        by_default = way.kind == "processes" and way.workers == bench.processors
+        how += ", which is run()'s default)" if by_default else ")"
+        tried = max(row.way.workers for row in bench.rows if row.way.kind == way.kind)
+        if way.workers == tried and way.kind == "threads":
+            how += " or more"
+    if not way.paced:
+        how += f", --chunk-size {best.chunk_size}"
+    speed = f"{best.rate:,.0f} items/s"
+    if loop is not None:
+        speed += f", {best.rate / loop.rate:.1f} times the plain loop"
+    if loop is not None and bench.total is not None and bench.total > bench.items:
+        speed += (
+            f"; all {_items(bench.total)} in {_short(best.seconds_for(bench.total))} instead of "
+            f"{_short(loop.seconds_for(bench.total))}"
+        )
+    return f"{how}: {speed}."
+
+
+def _limits(best: Row, bench: Bench) -> str:
+    """Say what the figures don't promise."""
+    reading = bench.reading_seconds
+    doubt = " There was time for one round only: allow more to be sure." if bench.rounds < 2 else ""
+    if reading is None or best.rate * reading < READING:
+        return doubt
+    return doubt + (
+        f" Reading the source alone takes {reading * 1e6:,.0f} µs an item, {1 / reading:,.0f} "
+        "items/s: no workers are faster than that."
+    )
+
+
+def _items(number: int) -> str:
+    return f"{number:,} item{'' if number == 1 else 's'}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
+
+
+def in_a_line(text: str, length: int = 120) -> str:
+    """Return the text as one line, cut to that length."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"

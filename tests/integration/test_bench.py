@@ -1,0 +1,130 @@
+"""`carpool.bench.bench` on a database: every way is a pass over the same items, undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from carpool.bench import bench
+from carpool.bench.loop import loop
+from carpool.bench.sample import Sample
+from carpool.calling import calls_of
+from tests.app.models import Author, Tag
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+CALLS: list[Any] = []
+
+
+def make(word: str) -> None:
+    CALLS.append(word)
+    if word.startswith("bad"):
+        raise ValueError(word)
+    Tag.objects.create(word=word)
+
+
+def rename(author: Author) -> None:
+    author.name += "!"
+    author.save()
+
+
+def known(words: list[str]) -> set[str]:
+    CALLS.append(len(words))
+    return set(Tag.objects.filter(word__in=words).values_list("word", flat=True))
+
+
+def make_unknown(word: str, known: set[str]) -> None:
+    if word not in known:
+        Tag.objects.create(word=word)
+
+
+WORDS = [f"w{n:03}" for n in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> None:
+    CALLS.clear()
+
+
+def passed(function: Any, items: Any, before_chunk: Any = None, **options: Any) -> Any:
+    sample = Sample.take(items, 1000, ("default",))
+    calls = calls_of(function, before_chunk, ("default",))
+    local = sample.local(lock=False)
+    return loop(calls, local, len(sample), ("default",), **{"savepoints": False, **options})
+
+
+def test_a_loop_is_rolled_back() -> None:
+    """It calls the function once an item, in order."""
+    found = passed(make, WORDS)
+    assert (found.items, found.failed, CALLS) == (40, 0, WORDS)
+    assert not Tag.objects.exists()
+
+
+def test_a_loop_goes_on_after_items_that_fail() -> None:
+    """With a savepoint each; without, the first error ends it."""
+    words = ["bad1", *WORDS, "bad2"]
+    assert passed(make, words, savepoints=True).failed == 2
+    assert words == CALLS
+    with pytest.raises(ValueError, match="bad1"):
+        passed(make, words)
+    assert not Tag.objects.exists()
+
+
+def test_a_loop_calls_before_chunk_once() -> None:
+    """With all items."""
+    Tag.objects.create(word="w007")
+    assert passed(make_unknown, WORDS, known).failed == 0
+    assert CALLS == [40]
+    assert Tag.objects.count() == 1
+
+
+def test_a_loop_over_rows() -> None:
+    """Loaded as a run loads them."""
+    Author.objects.bulk_create(Author(name=f"a{n}") for n in range(10))
+    assert passed(rename, Author.objects.filter(name__lt="a5")).items == 5
+    assert not Author.objects.filter(name__endswith="!").exists()
+
+
+def test_ways_that_cannot_work_are_told_of() -> None:
+    """Inside atomic() there is no pool; the others are measured all the same."""
+    with transaction.atomic():
+        found = bench(make, WORDS, seconds=1, workers=2)
+    notes = {row.way.kind: row.note for row in found.rows}
+    assert notes["loop"] is notes["inline"] is None
+    assert "inside transaction.atomic()" in str(notes["threads"])
+    assert "inside transaction.atomic()" in str(notes["processes"])
+    assert found.rounds >= 1 and found.loop is not None
+    assert not Tag.objects.exists()
+
+
+def test_rows_are_measured_by_keys() -> None:
+    """A queryset's first ones; its length is known; nothing is changed."""
+    Author.objects.bulk_create(Author(name=f"a{n:03}") for n in range(60))
+    found = bench(rename, Author.objects.order_by("-name"), sample=20, seconds=2, workers=2)
+    assert (found.total, found.reading_seconds) == (60, None)
+    assert 16 <= found.items <= 20
+    assert [row.note for row in found.rows] == [None] * len(found.rows)
+    assert not Author.objects.filter(name__endswith="!").exists()
+
+
+def test_typed_items_and_failures() -> None:
+    """Failures are counted in every way, and do not end any."""
+    found = bench(make, ["bad", *WORDS], seconds=2, workers=2)
+    assert found.failed == 1
+    assert {row.failed for row in found.rows} == {1}
+    assert [failure.index for failure in found.failures] == [0]
+    assert connection.in_atomic_block is False
+
+
+def test_lines_of_progress() -> None:
+    """That the function is called again and again comes before its first call."""
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(f"{len(CALLS) > 0}: {line}")
+
+    bench(make, WORDS, seconds=1, workers=1, tell=tell)
+    assert lines[0].startswith("False: each item is run in every way, again and again")
+    assert any("round 1 took" in line for line in lines)
