@@ -7,8 +7,8 @@ Of ``docs/tutorial.md`` these count, in their order:
 - a block of ``sh``: commands for bash. They succeed, unless the output below is of a CommandError
   in the end. After ``<!-- Ctrl-C -->``: that is pressed once some lines of progress have come.
 - a block of ``text``: what the commands above it print, all of it, on stdout and stderr. What
-  differs between two runs is masked in both: see `VARYING`. Lines of progress, in whose place a
-  terminal may show a bar, are left out in both.
+  differs between two runs is masked in both: see `VARYING`. Left out in both are lines of progress,
+  in whose place a terminal may show a bar, and the hint, which a busy machine may not give.
 
 Three commands are not run, but left out: those that make a virtual environment and install carpool,
 `INSTALLING`. This test runs in an environment where that has been done.
@@ -50,7 +50,7 @@ VARYING = [
 LINES_OF_PROGRESS = 20
 """After which Ctrl-C is pressed: a good part of the job is done by then, and most of it is not."""
 
-PROGRESS = re.compile(r"[\d,]+( of [\d,]+)? items, .*/s(, .* left)?")
+LEFT_OUT = re.compile(r"[\d,]+( of [\d,]+)? items, .*/s(, .* left)?|hint: .*")
 
 
 @dataclass
@@ -78,7 +78,7 @@ def blocks(markdown: str) -> Iterator[Block]:
 
 
 def masked(text: str) -> list[str]:
-    lines = "\n".join(line for line in text.splitlines() if not PROGRESS.fullmatch(line))
+    lines = "\n".join(line for line in text.splitlines() if not LEFT_OUT.fullmatch(line))
     for pattern, mask in VARYING:
         lines = re.sub(pattern, mask, lines, flags=re.MULTILINE)
     return lines.splitlines()
