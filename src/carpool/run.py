@@ -39,7 +39,7 @@ from carpool.exceptions import (
     TooManyFailures,
 )
 from carpool.executors.base import Executor
-from carpool.executors.choice import executor_for
+from carpool.executors.choice import check_limits, executor_for
 from carpool.files.files import Files
 from carpool.interrupts import Interrupts
 from carpool.journal.journal import Journal, refuse_keys
@@ -373,7 +373,7 @@ class _Run:
         failure: BaseException | None = None
         with self._interrupts, ExitStack() as surroundings:
             try:
-                self._executor.start()
+                self._start()
                 if not self._executor.alone:
                     surroundings.enter_context(databases.no_open_cursors(self._options.aliases))
                 self._total = self._source.total()
@@ -404,6 +404,16 @@ class _Run:
                 finally:
                     self._close()
         self._conclude(failure)
+
+    def _start(self) -> None:
+        """Start the executor, unless the databases don't allow its workers."""
+        executor = self._executor
+        known = executor.workers
+        if executor.crowds and known:
+            check_limits(known, self._options)
+        executor.start()
+        if executor.crowds and not known:
+            check_limits(executor.workers, self._options)
 
     def _loop(self, pause: Callable[[], bool]) -> Iterator[Settled]:
         executor, settling, interrupts = self._executor, self._settling, self._interrupts

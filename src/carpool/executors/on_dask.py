@@ -176,7 +176,7 @@ class DaskExecutor(RemoteExecutor):
                 if asking is None:
                     # An adaptive cluster starts a worker when something waits for it.
                     asking = self._client.submit(
-                        _by_value(_nothing), pure=False, resources=self._resources or None
+                        _nothing(), pure=False, resources=self._resources or None
                     )
                 time.sleep(0.1)
         finally:
@@ -254,7 +254,7 @@ class DaskExecutor(RemoteExecutor):
         if claim is not None:
             self._claimed[key] = claim
         future = self._client.submit(
-            _by_value(_task),
+            _task(),
             self._parcel.run,
             self._name,
             claim,
@@ -400,12 +400,9 @@ def _cannot_answer(address: str, error: Exception) -> Exception:
 # What is sent.
 
 
-def _by_value(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that cloudpickle sends whole: one of no module."""
-    return function()  # type: ignore[no-any-return]
-
-
 def _task() -> Callable[..., Any]:
+    """Return the function of a task. It is of no module, so that cloudpickle sends it whole."""
+
     def carpool_chunk(run: str, name: str, claim: str | None, body: bytes) -> bytes | None:
         from carpool.executors.on_dask import perform
 
