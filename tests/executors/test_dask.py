@@ -18,15 +18,15 @@ from typing import Any
 import pytest
 
 import carpool
-from tests.executors import functions
-from tests.executors.contract import ExecutorContract
-from tests.executors.dask_cluster import (
+from tests.cluster.dask import (
     PATIENCE,
     Cluster,
     dask_cluster,
     wait_until,
     without_carpool,
 )
+from tests.executors import functions
+from tests.executors.contract import ExecutorContract
 from tests.executors.functions import endless_rows, name, names, rows, stored
 
 
