@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -276,6 +279,28 @@ class TestBadClusters:
         committed = item == "exit after commit"
         assert stored() == [name(n) for n in range(30) if committed or not 10 <= n < 20]
 
+    def test_what_has_not_begun_is_taken_back(
+        self, class_environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        """On Ctrl-C a chunk that waits behind a hanging one is known not to be run, and isn't."""
+
+        def press_ctrl_c() -> None:
+            wait_until((tmp_path / "runs").exists, "it doesn't begin")
+            os.kill(os.getpid(), signal.SIGINT)
+
+        pressing = threading.Thread(target=press_ctrl_c)
+        function = functools.partial(functions.create_noting, str(tmp_path))
+        with dask_cluster(tmp_path, class_environment, 1) as cluster, cluster.client() as client:
+            pressing.start()
+            with pytest.raises(carpool.Interrupted) as caught:
+                self.run(function, rows(2, {0: "hang"}), executor=client, chunk_size=1)
+        pressing.join()
+
+        report = caught.value.report
+        assert report is not None
+        assert [(f.index, f.stage) for f in report.failures] == [(1, "run"), (0, "unknown")]
+        assert (tmp_path / "runs").read_text().split() == [name(0)]
+
     def test_all_workers_lost(self, class_environment: dict[str, str], tmp_path: Path) -> None:
         """Where no worker is left, and none comes, the run ends."""
         with dask_cluster(tmp_path, class_environment, 1) as cluster, cluster.client() as client:
@@ -331,19 +356,40 @@ class TestBadClusters:
         assert (report.workers, report.succeeded) == (3, 60)
 
     def test_a_worker_that_joins_late_works(
-        self, class_environment: dict[str, str], tmp_path: Path
+        self,
+        class_environment: dict[str, str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """It is set up like the others, and the run takes more chunks at a time."""
+        from carpool.executors.on_dask import DaskExecutor
+
+        executors: list[DaskExecutor] = []
+        start = DaskExecutor.start
+
+        def start_and_tell(executor: DaskExecutor) -> None:
+            start(executor)
+            executors.append(executor)
+
+        def source() -> Iterator[functions.Row]:
+            """Yield rows until the second worker has been noticed, and then some."""
+            deadline = time.monotonic() + PATIENCE
+            rows = endless_rows()
+            while executors[0].workers < 2:
+                assert time.monotonic() < deadline
+                yield next(rows)
+            for _ in range(100):
+                yield next(rows)
+
+        monkeypatch.setattr(DaskExecutor, "start", start_and_tell)
         with dask_cluster(tmp_path, class_environment, 1) as cluster, cluster.client() as client:
             stream = carpool.stream(
-                functions.whereabouts, endless_rows(), executor=client, chunk_size=1, progress=False
+                functions.whereabouts, source(), executor=client, chunk_size=1, progress=False
             )
             seen = {next(stream).value}
             cluster.add_worker()
-            deadline = time.monotonic() + PATIENCE
             for outcome in stream:
                 assert outcome.ok, outcome.failure
                 seen.add(outcome.value)
-                assert time.monotonic() < deadline
-                if len(seen) == 2:
-                    break
+
+        assert len(seen) == 2
