@@ -23,18 +23,16 @@ class LargeItems:
         """Warn if an item of the chunk, or all of it, is large."""
         if self._said:
             return
-        sizes = [len(payload) for payload in chunk.payloads if payload is not None]
-        largest, whole = max(sizes, default=0), sum(sizes)
-        if largest <= LARGE_ITEM and whole <= LARGE_CHUNK:
+        sizes = [0 if payload is None else len(payload) for payload in chunk.payloads]
+        largest, whole = max(sizes), sum(sizes)
+        if largest > LARGE_ITEM:
+            index = chunk.indexes[sizes.index(largest)]
+            what = f"Item {index} has {largest / 2**20:.1f} MiB"
+        elif whole > LARGE_CHUNK:
+            what = f"The chunk from item {chunk.indexes[0]} on has {whole / 2**20:.1f} MiB"
+        else:
             return
         self._said = True
-        position = next(p for p, payload in enumerate(chunk.payloads) if payload is not None)
-        if largest > LARGE_ITEM:
-            lengths = [0 if payload is None else len(payload) for payload in chunk.payloads]
-            position = lengths.index(largest)
-            what = f"Item {chunk.indexes[position]} has {largest / 2**20:.1f} MiB"
-        else:
-            what = f"The chunk from item {chunk.indexes[position]} on has {whole / 2**20:.1f} MiB"
         warnings.warn(
             f"{what}, pickled, and all of it goes through the cluster's memory. Send a name, a "
             "path or a key, and let the function load the rest; or take smaller chunks "

@@ -133,8 +133,11 @@ class DaskExecutor(RemoteExecutor):
 
     def start(self) -> None:
         super().start()
-        addresses = self._introduced()
-        self._register()
+        try:
+            addresses = self._introduced()
+            self._register()
+        except OSError as error:
+            raise RunFailed(f"The Dask cluster can't be reached: {error}") from error
         if not self._fixed:
             self.workers = sum(addresses.values())
         self._watching = self._in_loop(self._watch())
@@ -149,17 +152,21 @@ class DaskExecutor(RemoteExecutor):
         deadline = time.monotonic() + self._wait
         while True:
             found = self._workers_by(deadline)
+            gone: OSError | None = None
             answers = self._in_loop(self._ask(found)).result()
             passports: dict[str, Passport] = {}
             for address, answer in answers.items():
                 if isinstance(answer, OSError):
-                    del found[address]  # it has gone meanwhile
+                    del found[address]  # it has gone meanwhile, or can't be reached
+                    gone = answer
                 elif isinstance(answer, Exception):
                     raise _cannot_answer(address, answer)
                 else:
                     passports[address] = answer
             if found:
                 break
+            if gone is not None and time.monotonic() > deadline:
+                raise gone
         if said := list(check_workers(self._parcel.passport, passports)):
             warnings.warn("\n".join(said), RuntimeWarning, stacklevel=2)
         return found
