@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ from benchmarks.results import Benchmark, Table
 from benchmarks.workload import (
     ALL_FIELDS,
     CHEAP,
+    CHUNKS,
     CPU,
     NO_OP,
     ONE_FIELD,
@@ -36,6 +38,11 @@ COMMANDS: dict[str, tuple[str, int, Sequence[Workload]]] = {
     "create": ("create users in every usual way", 10_000, (CHEAP, CPU, WAIT)),
     "update": ("change and save rows in every usual way", 20_000, (ONE_FIELD, ALL_FIELDS)),
     "shapes": ("items that do more than one INSERT", 20_000, SHAPES),
+    "cluster": (
+        "clusters of this machine's cores against the local pool",
+        50_000,
+        (CHEAP, replace(CPU, share=0.05), NO_OP, CHUNKS),
+    ),
     "overhead": ("what the engine costs an item that does nothing", 200_000, (NO_OP,)),
 }
 

@@ -28,6 +28,8 @@ SHAPE_RATIO = 0.9
 #: no signals, and against the loop in one transaction.
 BULK_UPDATE_RATIO = 3.0
 LOOP_OF_UPDATES_RATIOS = {"SQLite": 3.5, "PostgreSQL": 6.0, "MariaDB": 5.0}
+#: run() on a cluster of this machine against as many processes of its own.
+CLUSTER_RATIO = 0.8
 #: What the engine may cost an item that does nothing.
 OVERHEAD_MICROSECONDS = 30.0
 
@@ -178,9 +180,25 @@ def overhead_claims(tables: Sequence[Table]) -> list[Claim]:
     ]
 
 
+def cluster_claims(tables: Sequence[Table]) -> list[Claim]:
+    """Judge a run of the cluster suite: each engine against the local pool."""
+    return [
+        at_least(
+            f"{table.database['product']}, {table.title}: {result.label} ÷ processes",
+            CLUSTER_RATIO,
+            quotient(table, result.key, "carpool_processes"),
+        )
+        for table in tables
+        if table.workload in ("cheap", "cpu")
+        for result in table.results
+        if result.key not in ("carpool_inline", "carpool_processes")
+    ]
+
+
 CLAIMS: dict[str, Callable[[Sequence[Table]], list[Claim]]] = {
     "create": create_claims,
     "update": update_claims,
     "shapes": shapes_claims,
+    "cluster": cluster_claims,
     "overhead": overhead_claims,
 }

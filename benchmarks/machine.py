@@ -19,6 +19,7 @@ PACKAGES = (
     "django-pgbulk",
     "django-fast-update",
     "SQLAlchemy",
+    "distributed",
 )
 
 

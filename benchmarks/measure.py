@@ -131,7 +131,11 @@ def run_round(
         with errors.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.round", json.dumps(order)],
-                env=environment(settings) | counters.prepare(folder, rows, statements=statements),
+                env={
+                    **environment(settings),
+                    **counters.prepare(folder, rows, statements=statements),
+                    "TMPDIR": str(folder),  # what a round that is killed leaves behind goes, too
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

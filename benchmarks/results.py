@@ -93,7 +93,7 @@ class Table:
     @property
     def in_microseconds(self) -> bool:
         """Whether what counts is the time an item takes, and nothing is written."""
-        return self.workload == "no-op"
+        return self.workload in ("no-op", "chunks")
 
     def result(self, key: str) -> Result | None:
         """Return a row's result by its key, or None."""

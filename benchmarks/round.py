@@ -48,6 +48,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         source=import_string(workload.source),
         rows=order["rows"],
         workers=order["workers"],
+        chunk_size=workload.chunk_size,
     )
     row = suite.rows[order["row"]]
     for name in row.needs:

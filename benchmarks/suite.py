@@ -16,6 +16,8 @@ Group = Literal["reference", "pool", "carpool", "other ORM", "no signals"]
 class Task:
     """What a row is to do: call `function` for each of `items()`, with `workers` workers.
 
+    `chunk_size` is for rows of `carpool.run` that ask for it; None: as it paces itself.
+
     A row that makes its objects itself calls `setup` before each of them instead.
     """
 
@@ -24,6 +26,7 @@ class Task:
     source: Callable[[int], Iterable[Any]]
     rows: int
     workers: int
+    chunk_size: int | None = None
 
     def items(self) -> Iterable[Any]:
         """Return the items afresh: an iterator, or a queryset that hasn't been read."""

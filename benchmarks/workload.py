@@ -50,6 +50,8 @@ class Workload:
     #: How many processes and threads a pool gets; 0 stands for the cores.
     processes: int = 0
     threads: int = 0
+    #: Items in each chunk of `carpool.run`; None: as it paces itself.
+    chunk_size: int | None = None
 
     def workers(self, wanted: Workers) -> int:
         """Return the number of workers for a row that wants processes, threads, or a number."""
@@ -81,6 +83,15 @@ WAIT = Workload(
 )
 NO_OP = Workload(
     "no-op", "a function that does nothing", "benchmarks.items.do_nothing", share=1, writes={}
+)
+#: What is left of a chunk when there is nothing in it to do.
+CHUNKS = Workload(
+    "chunks",
+    "chunks of one item that does nothing",
+    "benchmarks.items.do_nothing",
+    share=0.05,
+    writes={},
+    chunk_size=1,
 )
 
 #: Rows that are there, changed and saved. Loading them is part of the time.
@@ -157,5 +168,5 @@ SHAPES = (
 
 WORKLOADS = {
     workload.name: workload
-    for workload in (CHEAP, CPU, WAIT, NO_OP, ONE_FIELD, ALL_FIELDS, *SHAPES)
+    for workload in (CHEAP, CPU, WAIT, NO_OP, CHUNKS, ONE_FIELD, ALL_FIELDS, *SHAPES)
 }

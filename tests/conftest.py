@@ -53,6 +53,17 @@ def database_vendor() -> str:
 @pytest.fixture
 def subprocess_environment(transactional_db: None) -> dict[str, str]:
     """An environment in which a subprocess with ``tests.settings`` sees the test databases."""
+    return environment_with_databases()
+
+
+@pytest.fixture(scope="class")
+def class_environment(django_db_setup: None) -> dict[str, str]:
+    """The same, for programs that serve all tests of a class."""
+    return environment_with_databases()
+
+
+def environment_with_databases() -> dict[str, str]:
+    """Return what a subprocess needs to see the test databases, which must be there by now."""
     names = {alias: str(connections[alias].settings_dict["NAME"]) for alias in connections}
     python_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {

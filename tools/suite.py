@@ -6,7 +6,8 @@
     python -m tools.suite --db postgres -- -k deadlock  one database, and arguments for pytest
 
 The runs: ``tests/unit``, which needs no database, once; everything else once on SQLite, once on
-PostgreSQL and once on MariaDB, whose servers `tools/servers.py` provides. There are as many at a
+PostgreSQL and once on MariaDB, whose servers `tools/servers.py` provides, but for
+``tests/cluster``, which is asked for by name (``make test-cluster``). There are as many at a
 time as there are cores; each one's output is shown when it ends.
 
 It fails if a test fails, if a run executes no test, if a run takes longer than it may
@@ -267,7 +268,7 @@ def plan(wanted: Sequence[str], arguments: Sequence[str], urls: Mapping[str, str
     paths = [argument for argument in arguments if (ROOT / argument.partition("::")[0]).exists()]
     # The counts are ours to write; a test of this very module would add to them.
     environment = {**os.environ, "CARPOOL_TEST_DATABASE_URL": "", "CARPOOL_TEST_COUNTS": ""}
-    own = [] if paths else ["tests", "--ignore=tests/unit"]
+    own = [] if paths else ["tests", "--ignore=tests/unit", "--ignore=tests/cluster"]
     runs = [
         Run(
             name,

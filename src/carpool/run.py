@@ -38,7 +38,7 @@ from carpool.exceptions import (
     TooManyFailures,
 )
 from carpool.executors.base import Executor
-from carpool.executors.choice import executor_for
+from carpool.executors.choice import check_limits, executor_for
 from carpool.executors.cpus import usable_cpus
 from carpool.files.files import Files
 from carpool.hints import Seen, hint_of
@@ -105,8 +105,9 @@ def run(
             are turned into that first. Or a model: each item, a row, is saved as one of it.
         items: an iterable, read once and lazily; or a QuerySet, which is cut by primary key: each
             worker loads its own chunk and calls ``function(instance)``.
-        executor: ``"inline"`` (the caller itself), ``"threads"``, ``"processes"``, or any
-            ``concurrent.futures.Executor``. ``"auto"``: begin in the caller, and hand
+        executor: ``"inline"`` (the caller itself), ``"threads"``, ``"processes"``, any
+            ``concurrent.futures.Executor``, or a cluster: a ``distributed.Client``, or what
+            `carpool.executors.dask` makes of one. ``"auto"``: begin in the caller, and hand
             over to processes if it takes long; inside ``atomic()``, stay inline.
         workers: how many; default the processors that this process may use.
         start_method: of processes; default forkserver, with Django preloaded.
@@ -379,7 +380,7 @@ class _Run:
         failure: BaseException | None = None
         with self._interrupts, ExitStack() as surroundings:
             try:
-                self._executor.start()
+                self._start()
                 if not self._executor.alone:
                     surroundings.enter_context(databases.no_open_cursors(self._options.aliases))
                 self._total = self._source.total()
@@ -410,6 +411,16 @@ class _Run:
                 finally:
                     self._close()
         self._conclude(failure)
+
+    def _start(self) -> None:
+        """Start the executor, unless the databases don't allow its workers."""
+        executor = self._executor
+        known = executor.workers
+        if executor.crowds and known:
+            check_limits(known, self._options)
+        executor.start()
+        if executor.crowds and not known:
+            check_limits(executor.workers, self._options)
 
     def _loop(self, pause: Callable[[], bool]) -> Iterator[Settled]:
         executor, settling, interrupts = self._executor, self._settling, self._interrupts

@@ -112,6 +112,11 @@ def press_twice() -> None:
     create({"name": "never"})
 
 
+def create_uniquely(row: Row) -> None:
+    """Store a user of the row's name and a random number: whether equal rows are run shows."""
+    create({"name": f"{row['name']} {uuid.uuid4()}"})
+
+
 def create_and_empty(row: Row) -> None:
     """Do the same, and leave nothing of the row."""
     whole = dict(row)

@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from benchmarks import items, report
-from benchmarks.claims import create_claims, overhead_claims, shapes_claims, update_claims
+from benchmarks.claims import (
+    cluster_claims,
+    create_claims,
+    overhead_claims,
+    shapes_claims,
+    update_claims,
+)
 from benchmarks.results import Benchmark, Claim, Result, Round, Table
 from benchmarks.suite import Suite, Task
 from benchmarks.workload import CHEAP, CPU, SHAPES, WAIT, cores
@@ -259,6 +265,17 @@ def test_overhead_is_judged_for_carpool_rows_only() -> None:
     claims = overhead_claims([table(loop, cheap, dear, workload="no-op")])
     assert [it.verdict for it in claims] == ["pass", "FAIL"]
     assert claims[0].measured == "29.00 µs"
+
+
+def test_clusters_are_judged_against_the_local_pool() -> None:
+    """Each engine is, with items that write; what runs in no cluster is not."""
+    rows = [result("carpool_inline", 4.0), result("carpool_processes", 1.0)]
+    rows += [result("carpool_dask", 1.2), result("carpool_other", 1.3)]
+
+    claims = cluster_claims([table(*rows, workload=name) for name in ("cheap", "cpu", "chunks")])
+
+    assert [it.verdict for it in claims] == ["pass", "FAIL"] * 2
+    assert claims[0].text == "SQLite, cheap: carpool dask ÷ processes"
 
 
 def test_the_json_has_rounds_figures_and_claims() -> None:

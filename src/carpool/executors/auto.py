@@ -37,7 +37,12 @@ know nothing of carpool's preparations."""
 
 
 class AutoExecutor(Executor):
-    """First an `InlineExecutor`, then a `ProcessesExecutor`."""
+    """First an `InlineExecutor`, then a `ProcessesExecutor`.
+
+    ``make_pool`` may refuse, which ends the run.
+    """
+
+    crowds = False  # not from the start
 
     def __init__(self, inline: InlineExecutor, make_pool: Callable[[], ProcessesExecutor]) -> None:
         self._inline = inline

@@ -67,11 +67,12 @@ class Executor(ABC):
 
     Attributes:
         label: what the report calls it.
-        workers: how many chunks it runs at a time.
+        workers: how many chunks it runs at a time; 0 if that is not known before `start`.
         in_flight: chunks submitted and not yet given back.
         local: functions get the items themselves, so an item that can't be pickled is no problem,
             and one that a function has changed is changed for the caller, as in a loop.
         redelivers: it may run a chunk twice, though it gives it back once.
+        crowds: its workers have connections of their own: `run` asks if there may be so many.
         alone: the source is read and the functions run by turns, on the same connection.
     """
 
@@ -81,6 +82,7 @@ class Executor(ABC):
     local: bool = False
     alone: bool = False
     redelivers: bool = False
+    crowds: bool = True
 
     @property
     def chunk_seconds(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from carpool import databases
+from carpool import databases, limits
 from carpool.engine import is_engine
 from carpool.environment import Environment
 from carpool.exceptions import ConfigurationError
@@ -91,7 +91,24 @@ def executor_for(
     if wanted == "processes":
         return make_pool()
     inline = InlineExecutor(job, interrupts, chunk_seconds=IMPATIENT)
-    return AutoExecutor(inline, make_pool)
+
+    def make_pool_if_allowed() -> ProcessesExecutor:
+        check_limits(workers, options)
+        return make_pool()
+
+    return AutoExecutor(inline, make_pool_if_allowed)
+
+
+def check_limits(workers: int, options: Options) -> None:
+    """Refuse more workers than the databases allow connections.
+
+    Raises:
+        ConfigurationError: with the numbers and the remedy.
+    """
+    journal = 0 if options.journal is None else 1  # it has a thread, with connections of its own
+    reason = limits.refusal(workers, options.aliases, more=journal)
+    if reason is not None:
+        raise ConfigurationError(reason)
 
 
 def _auto(options: Options, workers: int) -> Literal["auto", "inline", "processes"]:

@@ -21,6 +21,7 @@ class InlineExecutor(Executor):
     label = "inline"
     local = True
     alone = True
+    crowds = False
     workers = 1
 
     def __init__(self, job: Job, interrupts: Interrupts, *, chunk_seconds: float = TARGET) -> None:
