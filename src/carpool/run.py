@@ -567,7 +567,7 @@ class _Run:
     def _may_use_threads(self) -> bool:
         options = self._options
         return (
-            isinstance(options.executor, str)  # somebody's own may be there for other reasons
+            options.executor in ("auto", "inline", "threads", "processes")  # not a cluster
             and options.timeout is None
             and not databases.in_atomic_block()
             and (options.coalesce or not databases.have_one_writer(options.aliases))
