@@ -1,0 +1,80 @@
+"""Celery's engine as far as it needs no broker: what it refuses, and when it is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from celery import Celery, current_app
+from django.test import override_settings
+
+from carpool.exceptions import ConfigurationError
+from carpool.executors import celery, engine_of
+
+NOT_INSTALLED = """
+import sys
+sys.modules["celery"] = None
+import carpool.tasks
+from carpool.executors import celery
+try:
+    celery()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def app(**settings):
+    made = Celery("tests", broker="memory://", set_as_current=False)
+    made.conf.update(settings)
+    return made
+
+
+def test_without_a_journal_it_is_refused_with_both_remedies():
+    with pytest.raises(ConfigurationError, match="journal=") as caught:
+        celery(app()).check(journal=False)
+    assert "redelivered_chunks_may_be_unknown=True" in str(caught.value)
+
+
+def test_with_a_journal_or_the_option_it_is_not():
+    celery(app()).check(journal=True)
+    celery(app(), redelivered_chunks_may_be_unknown=True).check(journal=False)
+
+
+def test_an_app_that_runs_tasks_at_once_has_no_workers():
+    with pytest.raises(ConfigurationError, match="task_always_eager"):
+        celery(app(task_always_eager=True)).check(journal=True)
+
+
+def test_nothing_can_be_signed_without_a_secret_key():
+    with override_settings(SECRET_KEY=""), pytest.raises(ConfigurationError, match="SECRET_KEY"):
+        celery(app()).check(journal=True)
+
+
+def test_the_project_has_no_app():
+    assert current_app.main == "default"
+    with pytest.raises(ConfigurationError, match=r"set_default\(\)"):
+        engine_of("celery")
+
+
+def test_the_projects_app_is_the_current_one(monkeypatch):
+    made = app()
+    monkeypatch.setattr("celery._state.default_app", made)
+    assert engine_of("celery")._app is made
+
+
+def test_an_engine_is_itself():
+    engine = celery(app())
+    assert engine_of(engine) is engine
+
+
+def test_celery_is_not_imported_unless_it_is_used():
+    program = "import sys, carpool.run, carpool.executors; print('celery' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False\n"
+
+
+def test_where_celery_is_not_installed_that_is_said_and_its_tasks_are_empty():
+    """Other task queues import each app's ``tasks``, Celery or not."""
+    said = subprocess.check_output([sys.executable, "-c", NOT_INSTALLED], text=True)
+    assert said.startswith("ConfigurationError Celery is not installed")
+    assert "django-carpool[celery]" in said
