@@ -10,7 +10,7 @@ export DATABASE_URL
 scheme := $(firstword $(subst :, ,$(DATABASE_URL)))
 demo_extra := $(if $(filter postgres%,$(scheme)),[postgres],$(if $(filter mysql%,$(scheme)),[mysql]))
 
-.PHONY: help test lint format test-next test-django demo bench clean
+.PHONY: help test test-cluster lint format test-next test-django demo bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,6 +20,12 @@ test: ## all tests on all databases; DB=sqlite|postgres|mysql for one, ARGS="-k 
 	@$(if $(filter-out mysql,$(DB)),,sh tools/venv.sh .venv -e '.[mysql]' || \
 		echo 'mysqlclient could not be installed' >&2)
 	@.venv/bin/python -m tools.suite $(addprefix --db ,$(DB)) -- $(ARGS)
+
+test-cluster: ## workers, brokers and coordinators of clusters killed; DB and ARGS as for test
+	@sh tools/venv.sh .venv -e '.[postgres]' --group dev
+	@$(if $(filter-out mysql,$(DB)),,sh tools/venv.sh .venv -e '.[mysql]' || \
+		echo 'mysqlclient could not be installed' >&2)
+	@.venv/bin/python -m tools.suite $(addprefix --db ,$(DB)) -- tests/cluster $(ARGS)
 
 lint: ## ruff, mypy and import-linter
 	@sh tools/venv.sh .venv -e '.[postgres]' --group dev

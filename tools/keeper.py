@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -47,6 +47,7 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     stop_signal: signal.Signals
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def stop(self) -> None:
         """End the server; kill it if it takes too long."""
@@ -434,6 +435,7 @@ def start_rabbitmq(
             variables=variables,
         ),
         signal.SIGTERM,
+        variables,
     )
     running.append(server)
     wait_until_ready(server, lambda: accepts(port) and b"completed with" in log.read_bytes(), log)

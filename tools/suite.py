@@ -270,7 +270,7 @@ def plan(wanted: Sequence[str], arguments: Sequence[str], urls: Mapping[str, str
     # The counts are ours to write; a test of this very module would add to them.
     environment = {**os.environ, "CARPOOL_TEST_DATABASE_URL": "", "CARPOOL_TEST_COUNTS": ""}
     environment |= {BROKER_VARIABLES[name]: urls[name] for name in BROKER_VARIABLES if name in urls}
-    own = [] if paths else ["tests", "--ignore=tests/unit"]
+    own = [] if paths else ["tests", "--ignore=tests/unit", "--ignore=tests/cluster"]
     runs = [
         Run(
             name,

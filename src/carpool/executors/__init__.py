@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from carpool.engine import Engine
+from carpool.exceptions import ConfigurationError
 
 
 def engine_of(value: Any) -> Engine:
@@ -50,9 +51,12 @@ def celery(
     Raises:
         ConfigurationError: Celery is not installed, or the project has no app.
     """
-    # An extra: imported when it is used.
-    from carpool.executors.on_celery import Celery
-
+    try:
+        from carpool.executors.on_celery import Celery
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(
+            f"Celery is not installed ({missing}). Install django-carpool[celery]."
+        ) from missing
     return Celery(
         app,
         queue=queue,

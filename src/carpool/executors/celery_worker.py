@@ -25,6 +25,8 @@ from carpool.executors.celery_messages import (
     REQUEST,
     TASK,
     Order,
+    replies_of,
+    run_of,
 )
 from carpool.executors.remote import Parcel, Passport, passport_for, perform_chunk, set_up_django
 from carpool.executors.sealed import seal, unseal
@@ -37,12 +39,20 @@ _parcels: OrderedDict[str, Parcel] = OrderedDict()
 _guard = threading.Lock()
 
 
+class _Backend(RPCBackend):  # type: ignore[misc]
+    """Sends answers to their run's own queue."""
+
+    def on_reply_declare(self, task_id: str) -> list[Any]:
+        run, _ = run_of(task_id)
+        return [replies_of(run)]
+
+
 class _ChunkTask(Task):  # type: ignore[misc]
     """A task with a backend of its own."""
 
     @cached_property
     def backend(self) -> Any:
-        return RPCBackend(self.app, serializer="json")
+        return _Backend(self.app, serializer="json")
 
 
 # acks_late: a worker that dies with a chunk has not acknowledged it. Not reject_on_worker_lost: a

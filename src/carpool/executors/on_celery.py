@@ -32,7 +32,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from celery import current_app, states
+from celery import exceptions as celery_exceptions
 from django.core.exceptions import ImproperlyConfigured
+from kombu.exceptions import OperationalError
 
 from carpool.engine import Engine
 from carpool.exceptions import ConfigurationError, RunFailed
@@ -45,6 +48,9 @@ from carpool.executors.celery_messages import (
     REQUEST,
     TASK,
     Order,
+    replies_of,
+    run_of,
+    task_of,
 )
 from carpool.executors.child import ShippedJob
 from carpool.executors.remote import Parcel, RemoteExecutor, check_workers
@@ -53,16 +59,6 @@ from carpool.functions import dumps, loads
 from carpool.interrupts import Interrupts
 from carpool.pacing import MOST_BYTES
 from carpool.types import Chunk
-
-try:
-    from celery import current_app, states
-    from celery import exceptions as celery_exceptions
-    from kombu import Queue
-    from kombu.exceptions import OperationalError
-except ImportError as missing:
-    raise ConfigurationError(
-        f"Celery is not installed ({missing}). Install django-carpool[celery]."
-    ) from missing
 
 ARRIVAL = 10.0
 """Seconds to wait for a first worker at the start of a run."""
@@ -91,9 +87,6 @@ SMALL_PARCEL = 2048
 """Characters of a sealed parcel that comes along with every chunk: a function with an import path
 takes about 1,200. A larger one goes to each worker process when it asks, which costs a round
 trip."""
-
-REPLIES_EXPIRE = 3600.0
-"""Seconds after which the broker drops the reply queue of a coordinator that has died."""
 
 
 class Celery(Engine):
@@ -203,13 +196,7 @@ class CeleryExecutor(RemoteExecutor):
         shipped: ShippedJob = loads(parcel.job)
         self._journal = shipped.rest.permit is not None
         self._send_parcel = len(seal(dumps(parcel), "")) <= SMALL_PARCEL
-        self._replies = Queue(
-            f"carpool.replies.{parcel.run}",
-            routing_key=f"carpool.replies.{parcel.run}",
-            durable=True,
-            auto_delete=False,
-            expires=REPLIES_EXPIRE,
-        )
+        self._replies = replies_of(parcel.run)
         self._guard = threading.Lock()
         self._out: dict[int, _Sent] = {}
         self._turns = count(1)
@@ -391,7 +378,7 @@ class CeleryExecutor(RemoteExecutor):
         )
 
     def _task(self, key: int) -> str:
-        return f"{self._parcel.run}-{key}"
+        return task_of(self._parcel.run, key)
 
     def _cancel(self, keys: Sequence[int]) -> None:
         self._canceled = True
@@ -443,10 +430,19 @@ class CeleryExecutor(RemoteExecutor):
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
-        """Take a connection of the app's pool: to close one to Redis that has waited takes long."""
-        with self._app.connection_or_acquire() as connection:
+        """Take a connection of the app's pool: to close one to Redis that has waited takes long.
+
+        One that fails doesn't go back, since nothing would make it whole.
+        """
+        pool = self._app.pool
+        connection = pool.acquire(block=True)
+        try:
             connection.ensure_connection(max_retries=1, timeout=self._patience)
             yield connection
+        except BaseException:
+            pool.replace(connection)
+            raise
+        connection.release()
 
     def _ask(self, **arguments: Any) -> dict[str, dict[str, Any]]:
         """Ask all workers of the app who they are; return their answers by name."""
@@ -514,8 +510,7 @@ class CeleryExecutor(RemoteExecutor):
     def _on_reply(self, body: Any, message: Any) -> None:
         self._heard = time.monotonic()
         self._trouble = ""
-        task = str(body.get("task_id"))
-        run, _, name = task.rpartition("-")
+        run, name = run_of(str(body.get("task_id")))
         if run != self._parcel.run:
             return
         if name.startswith("q"):
@@ -626,7 +621,7 @@ class CeleryExecutor(RemoteExecutor):
             self._send_task(self._task_of_question(), "")
 
     def _task_of_question(self) -> str:
-        return f"{self._parcel.run}-q{next(self._turns)}"
+        return task_of(self._parcel.run, f"q{next(self._turns)}")
 
 
 class ChunkLost(Exception):
