@@ -67,5 +67,6 @@ def test_queue_and_memory_stay_flat(start: Callable[..., Script], own: Crew) -> 
     assert max(replies for _, _, replies, _ in samples) <= WINDOW
     early = [rss for done, _, _, rss in samples if ITEMS / 4 <= done <= ITEMS / 2]
     late = [rss for done, _, _, rss in samples if done >= ITEMS * 3 / 4]
-    print(f"{early[0]} KiB, {late[-1]} KiB, {len(samples)} samples")
+    most = max(queued for _, queued, _, _ in samples)
+    print(f"{most} queued at most; {early[0]} KiB, {late[-1]} KiB, {len(samples)} samples")
     assert max(late) - min(early) < GROWTH

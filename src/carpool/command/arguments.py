@@ -157,7 +157,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pool(group: Any) -> None:
-    group.add_argument("--executor", choices=["auto", "inline", "threads", "processes"])
+    group.add_argument("--executor", choices=["auto", "inline", "threads", "processes", "celery"])
     group.add_argument("--workers", type=int, metavar="N")
     group.add_argument("--start-method", choices=["fork", "forkserver", "spawn"])
     group.add_argument(

@@ -18,6 +18,7 @@ from celery.backends.rpc import RPCBackend
 from celery.worker import state as requests_here
 from celery.worker.control import inspect_command
 
+from carpool.exceptions import ConfigurationError
 from carpool.executors.celery_messages import (
     ANSWER,
     NEEDS_PARCEL,
@@ -77,14 +78,32 @@ class _ChunkTask(Task):  # type: ignore[misc]
 def run_chunk(self: Any, module: str | None, sealed: str) -> None:
     """Run a chunk and answer. An empty one is a question whether the queue has come to it."""
     request = self.request
-    set_up_django(module)
+    _set_up(module)
     answer = _perform(request, sealed) if sealed else b""
     text = seal(answer, ANSWER.format(request.id))
     self.backend.store_result(request.id, text, states.SUCCESS, request=request)
 
 
+def _set_up(module: str | None) -> None:
+    try:
+        set_up_django(module)
+    except Exception as error:
+        # So that it ends the run: no item is to blame.
+        raise ConfigurationError(
+            f"Django can't be set up ({type(error).__name__}: {error}). Give workers the "
+            "coordinator's code and settings."
+        ) from error
+
+
 def _perform(request: Any, sealed: str) -> bytes:
-    order: Order = loads(unseal(sealed, REQUEST.format(request.id)))
+    data = unseal(sealed, REQUEST.format(request.id))
+    try:
+        order: Order = loads(data)
+    except Exception as error:
+        raise ConfigurationError(
+            f"what it was sent can't be unpickled ({type(error).__name__}: {error}). Give workers "
+            "the coordinator's packages."
+        ) from error
     parcel = _parcel(order)
     if parcel is None:
         return NEEDS_PARCEL

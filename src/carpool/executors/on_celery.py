@@ -85,8 +85,8 @@ works (``--pool=solo``), if such a one is silent: as long as Redis waits by defa
 
 SMALL_PARCEL = 2048
 """Characters of a sealed parcel that comes along with every chunk: a function with an import path
-takes about 1,200. A larger one goes to each worker process when it asks, which costs a round
-trip."""
+takes some 600, a lambda 1,000. A larger one goes to each worker process when it asks for it, which
+costs a round trip."""
 
 
 class Celery(Engine):
@@ -557,7 +557,7 @@ class CeleryExecutor(RemoteExecutor):
             said = result.get("exc_message")
             said = " ".join(map(str, said)) if isinstance(said, list | tuple) else said
         if kind in (BadSeal.__name__, ConfigurationError.__name__):
-            self._fail(f"A Celery worker can't read what it is sent: {said}.")
+            self._fail(f"A Celery worker can't take part: {said}")
         self._give_back(key, ChunkLost(f"{kind}: {said}"))
 
     # The watcher. See Note [Lost chunks].
