@@ -103,8 +103,9 @@ def run(
             are turned into that first. Or a model: each item, a row, is saved as one of it.
         items: an iterable, read once and lazily; or a QuerySet, which is cut by primary key: each
             worker loads its own chunk and calls ``function(instance)``.
-        executor: ``"inline"`` (the caller itself), ``"threads"``, ``"processes"``, or any
-            ``concurrent.futures.Executor``. ``"auto"``: begin in the caller, and hand
+        executor: ``"inline"`` (the caller itself), ``"threads"``, ``"processes"``, any
+            ``concurrent.futures.Executor``, or ``"celery"``: the project's Celery workers, also as
+            `carpool.executors.celery` returns them. ``"auto"``: begin in the caller, and hand
             over to processes if it takes long; inside ``atomic()``, stay inline.
         workers: how many; default the processors that this process may use.
         start_method: of processes; default forkserver, with Django preloaded.
