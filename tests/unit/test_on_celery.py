@@ -11,6 +11,8 @@ from django.test import override_settings
 
 from carpool.exceptions import ConfigurationError
 from carpool.executors import celery, engine_of
+from carpool.executors.on_celery import CeleryExecutor
+from tests.unit.test_choice import choose
 
 NOT_INSTALLED = """
 import sys
@@ -51,8 +53,9 @@ def test_nothing_can_be_signed_without_a_secret_key():
         celery(app()).check(journal=True)
 
 
-def test_the_project_has_no_app():
-    assert current_app.main == "default"
+def test_the_project_has_no_app(monkeypatch):
+    monkeypatch.setattr("celery._state.default_app", None)
+    assert current_app.main == "default"  # what Celery makes up
     with pytest.raises(ConfigurationError, match=r"set_default\(\)"):
         engine_of("celery")
 
@@ -61,6 +64,13 @@ def test_the_projects_app_is_the_current_one(monkeypatch):
     made = app()
     monkeypatch.setattr("celery._state.default_app", made)
     assert engine_of("celery")._app is made
+
+
+def test_a_dry_run_needs_no_journal():
+    """It stores nothing, so nothing can be stored twice; and it can have none."""
+    assert isinstance(choose(executor=celery(app()), dry_run=True), CeleryExecutor)
+    with pytest.raises(ConfigurationError, match="journal="):
+        choose(executor=celery(app()))
 
 
 def test_an_engine_is_itself():
