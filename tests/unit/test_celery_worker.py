@@ -9,7 +9,14 @@ import pytest
 
 from carpool.exceptions import ConfigurationError
 from carpool.executors import celery_worker
-from carpool.executors.celery_messages import NEEDS_PARCEL, REQUEST, Order, run_of, task_of
+from carpool.executors.celery_messages import (
+    NEEDS_PARCEL,
+    NEEDS_PARCEL_AGAIN,
+    REQUEST,
+    Order,
+    run_of,
+    task_of,
+)
 from carpool.executors.sealed import BadSeal, seal
 from carpool.functions import dumps
 
@@ -54,6 +61,8 @@ def test_a_chunk_of_another_task_is_refused():
 
 def test_a_run_that_is_not_known_is_asked_for():
     assert celery_worker._perform(REQUESTED, sealed(order())) == NEEDS_PARCEL
+    again = SimpleNamespace(id="run-1", delivery_info={"redelivered": True})
+    assert celery_worker._perform(again, sealed(order())) == NEEDS_PARCEL_AGAIN
 
 
 def test_of_runs_the_last_are_kept():

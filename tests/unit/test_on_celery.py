@@ -10,8 +10,11 @@ from celery import Celery, current_app
 from django.test import override_settings
 
 from carpool.exceptions import ConfigurationError
-from carpool.executors import celery, engine_of
+from carpool.executors import celery, engine_of, on_celery
+from carpool.executors.celery_messages import ANSWER, NEEDS_PARCEL_AGAIN
 from carpool.executors.on_celery import CeleryExecutor
+from carpool.executors.sealed import seal
+from carpool.types import Chunk
 from tests.unit.test_choice import choose
 
 NOT_INSTALLED = """
@@ -51,6 +54,27 @@ def test_an_app_that_runs_tasks_at_once_has_no_workers():
 def test_nothing_can_be_signed_without_a_secret_key():
     with override_settings(SECRET_KEY=""), pytest.raises(ConfigurationError, match="SECRET_KEY"):
         celery(app()).check(journal=True)
+
+
+def test_workers_that_take_no_json_are_refused():
+    with pytest.raises(ConfigurationError, match="accept_content"):
+        celery(app(accept_content=["pickle"])).check(journal=True)
+    celery(app(accept_content=["application/json"])).check(journal=True)
+
+
+def test_without_a_journal_a_chunk_delivered_again_is_not_sent_again_either():
+    """A worker that lacks the parcel hasn't run it; the one that had it first may have."""
+    executor = choose(executor=celery(app(), redelivered_chunks_may_be_unknown=True))
+    assert isinstance(executor, CeleryExecutor)
+    sent = on_celery._Sent(Chunk(1, [0], ["item"], [b""]), turn=1, at=0.0)
+    executor._out[1] = sent
+    answer = seal(NEEDS_PARCEL_AGAIN, ANSWER.format(executor._task(1)))
+
+    executor._on_answer(1, sent, answer)
+
+    back = executor._back.get_nowait()
+    assert back is not None
+    assert isinstance(back[1], on_celery.ChunkLost)
 
 
 def test_the_project_has_no_app(monkeypatch):

@@ -21,6 +21,9 @@ PROOF = "a worker of run {}"
 NEEDS_PARCEL = b"parcel"
 """In place of a result: the worker has not begun, since it doesn't know the run."""
 
+NEEDS_PARCEL_AGAIN = b"parcel, delivered again"
+"""The same of a chunk that was delivered before, maybe to a worker that did know the run."""
+
 
 REPLIES_EXPIRE = 3600.0
 """Seconds after which the broker drops the reply queue of a coordinator that has died."""

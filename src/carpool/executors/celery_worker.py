@@ -22,6 +22,7 @@ from carpool.exceptions import ConfigurationError
 from carpool.executors.celery_messages import (
     ANSWER,
     NEEDS_PARCEL,
+    NEEDS_PARCEL_AGAIN,
     PROOF,
     REQUEST,
     TASK,
@@ -104,16 +105,17 @@ def _perform(request: Any, sealed: str) -> bytes:
             f"what it was sent can't be unpickled ({type(error).__name__}: {error}). Give workers "
             "the coordinator's packages."
         ) from error
+    redelivered = bool((request.delivery_info or {}).get("redelivered"))
     parcel = _parcel(order)
     if parcel is None:
-        return NEEDS_PARCEL
+        return NEEDS_PARCEL_AGAIN if redelivered else NEEDS_PARCEL
     return perform_chunk(
         order.run,
         lambda: parcel,
         order.number,
         order.payloads,
         order.note,
-        redelivered=bool((request.delivery_info or {}).get("redelivered")),
+        redelivered=redelivered,
     )
 
 

@@ -44,6 +44,7 @@ from carpool.executors.celery_messages import (
     ANSWER,
     COMMAND,
     NEEDS_PARCEL,
+    NEEDS_PARCEL_AGAIN,
     PROOF,
     REQUEST,
     TASK,
@@ -112,6 +113,11 @@ class Celery(Engine):
             raise ConfigurationError(
                 "Celery's task_always_eager is on, so there is no worker. Turn it off, or use "
                 'executor="inline".'
+            )
+        if not {"json", "application/json"} & set(self._app.conf.accept_content):
+            raise ConfigurationError(
+                "Celery's workers take chunks as JSON, and this app's accept_content leaves that "
+                'out. Add "json" to it.'
             )
         if not journal and not self._may_be_unknown:
             raise ConfigurationError(
@@ -537,7 +543,10 @@ class CeleryExecutor(RemoteExecutor):
             self._fail(f"An answer can't be read: {error}.")
             self._give_back(key, error)
             return
-        if answer == NEEDS_PARCEL:
+        if answer == NEEDS_PARCEL_AGAIN and not self._journal:
+            self._give_back(key, ChunkLost("it was delivered a second time"))
+            return
+        if answer in (NEEDS_PARCEL, NEEDS_PARCEL_AGAIN):
             if self._canceled:
                 self._give_back(key, None)
                 return
