@@ -274,19 +274,33 @@ def test_a_worker_that_comes_late_with_another_key_ends_the_run(own: Crew) -> No
     assert len(stored()) == caught.value.report.succeeded
 
 
-def test_a_slow_chunk_and_those_that_wait_behind_it_are_no_loss(own: Crew) -> None:
+def create_slowly_at_first(row: functions.Row) -> None:
+    if row["name"] == functions.name(0):
+        time.sleep(4)
+    functions.create(row)
+
+
+def test_chunks_that_wait_behind_a_slow_one_are_no_loss(own: Crew) -> None:
     """Overdue chunks are looked for: one is found at work, the others' turn has not come."""
-
-    def create_slowly(row: functions.Row) -> None:
-        time.sleep(1.5)
-        functions.create(row)
-
     own.start("--prefetch-multiplier", "1", size=1)
     engine = celery(own.app, patience=0.5)
 
     report = carpool.run(
-        create_slowly, rows(4), executor=engine, journal="slow", chunk_size=1, workers=3
+        create_slowly_at_first, rows(4), executor=engine, journal="slow", chunk_size=1, workers=3
     )
 
     assert (report.succeeded, report.chunks) == (4, 4)
     assert stored() == names(range(4))
+
+
+def test_a_slow_chunk_that_others_overtake_is_no_loss(own: Crew) -> None:
+    """The queue is past it, and a worker has it: it is waited for."""
+    own.start(size=2)
+    engine = celery(own.app, patience=0.5)
+
+    report = carpool.run(
+        create_slowly_at_first, rows(40), executor=engine, journal="overtaken", chunk_size=1
+    )
+
+    assert (report.succeeded, report.chunks) == (40, 40)
+    assert stored() == names(range(40))
