@@ -21,7 +21,7 @@ test: ## all tests on all databases; DB=sqlite|postgres|mysql for one, ARGS="-k 
 		echo 'mysqlclient could not be installed' >&2)
 	@.venv/bin/python -m tools.suite $(addprefix --db ,$(DB)) -- $(ARGS)
 
-test-cluster: ## clusters whose workers, schedulers and coordinators are killed; DB= and ARGS= as for test
+test-cluster: ## clusters whose workers, schedulers, brokers and coordinators are killed; DB, ARGS as for test
 	@sh tools/venv.sh .venv -e '.[postgres]' --group dev
 	@$(if $(filter-out mysql,$(DB)),,sh tools/venv.sh .venv -e '.[mysql]' || \
 		echo 'mysqlclient could not be installed' >&2)

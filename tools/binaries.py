@@ -1,4 +1,4 @@
-"""Find the programs of the database servers; on Debian as root, install them."""
+"""Find the programs of database servers and brokers; on Debian as root, install them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,32 @@ URL_VARIABLES: Mapping[str, str] = {
     "mysql": "CARPOOL_TEST_MYSQL_URL",
 }
 
+#: Started only where somebody asks for them: most tests need none.
+BROKER_VARIABLES: Mapping[str, str] = {
+    "redis": "CARPOOL_TEST_REDIS_URL",
+    "rabbitmq": "CARPOOL_TEST_RABBITMQ_URL",
+}
+
+VARIABLES: Mapping[str, str] = {**URL_VARIABLES, **BROKER_VARIABLES}
+
+PRODUCTS: Mapping[str, str] = {
+    "postgres": "PostgreSQL",
+    "mysql": "MariaDB",
+    "redis": "Redis",
+    "rabbitmq": "RabbitMQ",
+}
+
 #: Debian's packages for what `find_binaries` looks for. The -core package of MariaDB has the
 #: server without a service; openssl makes PostgreSQL's certificate.
 DEBIAN_PACKAGES: Mapping[str, Sequence[str]] = {
     "postgres": ("postgresql", "openssl"),
     "mysql": ("mariadb-server-core", "mariadb-client-core"),
+    "redis": ("redis-server",),
+    "rabbitmq": ("rabbitmq-server",),
 }
+
+#: What Debian's packages ask whether they may start a service; see `apt_install`.
+POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class ServerError(Exception):
@@ -34,6 +54,13 @@ def find_binaries(name: str) -> dict[str, Path] | None:
             Path("/usr/lib/postgresql").glob("*/bin"), key=debian_version, reverse=True
         )
         programs = ["initdb", "postgres", "pg_isready", "openssl"]
+    elif name == "redis":
+        folders = []
+        programs = ["redis-server"]
+    elif name == "rabbitmq":
+        # What Debian has in PATH is a wrapper that changes to the user rabbitmq.
+        folders = [Path("/usr/lib/rabbitmq/bin")]
+        programs = ["rabbitmq-server", "epmd"]
     else:
         folders = [Path("/usr/sbin"), Path("/usr/local/sbin")]
         programs = ["mariadbd", "mariadb-install-db"]
@@ -54,8 +81,8 @@ def provide_binaries(name: str, *, install: bool = True) -> dict[str, Path]:
     binaries = find_binaries(name)
     if binaries:
         return binaries
-    product = {"postgres": "PostgreSQL", "mysql": "MariaDB"}[name]
-    remedy = f"install {' and '.join(DEBIAN_PACKAGES[name])}, or set {URL_VARIABLES[name]}"
+    product = PRODUCTS[name]
+    remedy = f"install {' and '.join(DEBIAN_PACKAGES[name])}, or set {VARIABLES[name]}"
     if not (install and is_root_on_debian()):
         raise ServerError(f"no {product} server is installed ({remedy})")
     try:
@@ -79,13 +106,18 @@ def apt_install(packages: Sequence[str]) -> None:
     """Install Debian packages without a question asked and without any service started.
 
     PostgreSQL's package makes a cluster of its own and starts it, unless a file tells it not to;
-    that file is there only while apt-get runs.
+    those of the brokers ask `POLICY` whether they may start their service. Both files are there
+    only while apt-get runs; a policy that somebody else has made is left alone.
     """
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     wait_for_lock = ["-o", "DPkg::Lock::Timeout=300"]
     no_cluster = Path("/etc/postgresql-common/createcluster.d/carpool.conf")
     no_cluster.parent.mkdir(parents=True, exist_ok=True)
     no_cluster.write_text("create_main_cluster = false\n")
+    own_policy = not POLICY.exists()
+    if own_policy:
+        POLICY.write_text("#!/bin/sh\nexit 101\n")
+        POLICY.chmod(0o755)
     print(f"Installing {' '.join(packages)} with apt-get", file=sys.stderr, flush=True)
     try:
         for command in (
@@ -97,3 +129,5 @@ def apt_install(packages: Sequence[str]) -> None:
             )
     finally:
         no_cluster.unlink(missing_ok=True)
+        if own_policy:
+            POLICY.unlink(missing_ok=True)

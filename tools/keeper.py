@@ -1,4 +1,4 @@
-"""The keeper: the process that owns the database servers. `tools/servers.py` starts it.
+"""The keeper: the process that owns the servers. `tools/servers.py` starts it.
 
 It starts the servers named on its command line in a temporary folder, prints their URLs as one
 line of JSON, and waits for its standard input to end. Then it stops them and deletes the folder.
@@ -7,6 +7,7 @@ line of JSON, and waits for its standard input to end. Then it stops them and de
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import pwd
@@ -18,13 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from tools.binaries import URL_VARIABLES, ServerError, provide_binaries
+from tools.binaries import VARIABLES, ServerError, provide_binaries
 from tools.processes import end_with_parent
 
 #: Either server is up in two seconds on two idle cores; a busy machine must not look like a hang.
@@ -46,6 +47,7 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     stop_signal: signal.Signals
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def stop(self) -> None:
         """End the server; kill it if it takes too long."""
@@ -54,7 +56,9 @@ class Server:
             try:
                 self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self.process.kill()
+                # Each leads a session of its own, with what it has started.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
 
 
@@ -74,8 +78,7 @@ def keep(names: Sequence[str], *, durable: bool, orders: IO[str], answers: IO[st
         folder = make_folder(account)
         urls = {}
         for name in names:
-            start = start_postgres if name == "postgres" else start_mariadb
-            server = start(folder, account, durable=durable, running=running)
+            server = STARTERS[name](folder, account, durable=durable, running=running)
             urls[name] = server.url
         print(json.dumps({"urls": urls}), file=answers, flush=True)
         orders.read()
@@ -85,7 +88,7 @@ def keep(names: Sequence[str], *, durable: bool, orders: IO[str], answers: IO[st
         return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        for server in running:
+        for server in reversed(running):
             server.stop()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
@@ -170,13 +173,14 @@ def launch(
     *,
     log: Path,
     stop_signal: signal.Signals,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a server process that ends when the keeper does. See Note [The keeper]."""
     with log.open("wb") as output:
         return subprocess.Popen(
             command,
             cwd=folder,
-            env=server_environment(folder),
+            env={**server_environment(folder), **(variables or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -341,10 +345,124 @@ def start_mariadb(
     return server
 
 
+def start_redis(
+    folder: Path, account: pwd.struct_passwd | None, *, durable: bool, running: list[Server]
+) -> Server:
+    """Start Redis, which keeps its data in memory only, unless `durable`."""
+    binaries = provide_binaries("redis", install=False)
+    data, password, port = folder / "redis", secrets.token_hex(12), free_port()
+    data.mkdir()
+    if account is not None:
+        os.chown(data, account.pw_uid, account.pw_gid)
+    log = folder / "redis.log"
+    server = Server(
+        "Redis",
+        f"redis://:{password}@127.0.0.1:{port}/0",
+        launch(
+            [
+                *(binaries["redis-server"], "--bind", "127.0.0.1", "--port", str(port)),
+                *("--dir", data, "--requirepass", password, "--save", ""),
+                *("--appendonly", "yes" if durable else "no", "--appendfsync", "always"),
+            ],
+            folder,
+            account,
+            log=log,
+            stop_signal=signal.SIGTERM,
+        ),
+        signal.SIGTERM,
+    )
+    running.append(server)
+    wait_until_ready(server, lambda: accepts(port), log)
+    return server
+
+
+def start_rabbitmq(
+    folder: Path, account: pwd.struct_passwd | None, *, durable: bool, running: list[Server]
+) -> Server:
+    """Start RabbitMQ as an Erlang node of its own, with a port mapper (epmd) of its own.
+
+    Both, and the port by which nodes talk to one another, are on the loopback only; the cookie is
+    in the folder, which is the node's home.
+    """
+    binaries = provide_binaries("rabbitmq", install=False)
+    port, mapper_port, node_port = free_port(), free_port(), free_port()
+    data, log = folder / "rabbit", folder / "rabbit.log"
+    data.mkdir()
+    if account is not None:
+        os.chown(data, account.pw_uid, account.pw_gid)
+    variables = {
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(mapper_port),
+        "RABBITMQ_CONFIG_FILE": str(data / "none"),
+        "RABBITMQ_CONF_ENV_FILE": str(data / "none"),
+        "RABBITMQ_DIST_PORT": str(node_port),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(data / "plugins"),
+        "RABBITMQ_LOG_BASE": str(data),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_MNESIA_BASE": str(data),
+        "RABBITMQ_NODENAME": f"carpool-{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_PID_FILE": str(data / "pid"),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+            "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
+        ),
+    }
+    mapper = Server(
+        "port mapper (epmd)",
+        "",
+        launch(
+            [binaries["epmd"], "-relaxed_command_check"],
+            folder,
+            account,
+            log=folder / "epmd.log",
+            stop_signal=signal.SIGKILL,
+            variables=variables,
+        ),
+        signal.SIGKILL,
+    )
+    running.append(mapper)
+    wait_until_ready(mapper, lambda: accepts(mapper_port), folder / "epmd.log")
+    server = Server(
+        "RabbitMQ",
+        f"amqp://guest:guest@127.0.0.1:{port}//",
+        launch(
+            [binaries["rabbitmq-server"]],
+            folder,
+            account,
+            log=log,
+            stop_signal=signal.SIGTERM,
+            variables=variables,
+        ),
+        signal.SIGTERM,
+        variables,
+    )
+    running.append(server)
+    wait_until_ready(server, lambda: accepts(port) and b"completed with" in log.read_bytes(), log)
+    return server
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens on the loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+STARTERS: Mapping[str, Callable[..., Server]] = {
+    "postgres": start_postgres,
+    "mysql": start_mariadb,
+    "redis": start_redis,
+    "rabbitmq": start_rabbitmq,
+}
+
+
 def main() -> int:
     """Parse the command line, and keep the servers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="+", choices=sorted(URL_VARIABLES))
+    parser.add_argument("names", nargs="+", choices=sorted(VARIABLES))
     parser.add_argument("--durable", action="store_true")
     options = parser.parse_args()
     return keep(options.names, durable=options.durable, orders=sys.stdin, answers=sys.stdout)

@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 SUITE=trixie
 PACKAGES=(
     ca-certificates gcc libmariadb-dev mariadb-client-core mariadb-server-core openssl pkg-config
-    postgresql procps python3 python3-dev python3-venv
+    postgresql procps python3 python3-dev python3-venv redis-server
 )
 declare -A ARGUMENTS=( # of tools/suite.py, for each version of Django
     [6.0]="--db=sqlite --db=postgres -- --ignore=tests/acceptance --ignore=tests/torment"

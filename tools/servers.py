@@ -1,9 +1,12 @@
-"""Give a test run or a benchmark a PostgreSQL and a MariaDB server of its own.
+"""Give a test run or a benchmark a PostgreSQL and a MariaDB server of its own, or a broker.
 
-From a shell, a command runs with both URLs in its environment::
+From a shell, a command runs with their URLs in its environment::
 
     python tools/servers.py run -- python -m benchmarks create
     python tools/servers.py run --only postgres --durable -- bash
+    python tools/servers.py run --redis --rabbitmq -- bash
+
+Redis and RabbitMQ are there only if they are asked for.
 
 From Python, a block does::
 
@@ -13,9 +16,10 @@ From Python, a block does::
         running.urls["postgres"]  # postgres://carpool:…@127.0.0.1:40123/carpool?sslmode=require
         running.left_out          # {"mysql": "no MariaDB server is installed"}
 
-Where a URL comes from, in this order, for each of the two:
+Where a URL comes from, in this order, for each of them:
 
-1. ``CARPOOL_TEST_POSTGRES_URL`` or ``CARPOOL_TEST_MYSQL_URL``, used as it is.
+1. ``CARPOOL_TEST_POSTGRES_URL``, ``CARPOOL_TEST_MYSQL_URL``, ``CARPOOL_TEST_REDIS_URL`` or
+   ``CARPOOL_TEST_RABBITMQ_URL``, used as it is.
 2. A private server in a temporary folder, from installed binaries, on a free loopback port.
 3. On Debian as root, the same after ``apt-get install``.
 4. Nowhere: it is named in ``left_out``, with the reason. With ``CI=true`` that is an error.
@@ -47,20 +51,26 @@ from typing import Any
 # Run as a script, this file finds only its own folder on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.binaries import URL_VARIABLES, ServerError, provide_binaries
+from tools.binaries import (
+    BROKER_VARIABLES,
+    URL_VARIABLES,
+    VARIABLES,
+    ServerError,
+    provide_binaries,
+)
 from tools.processes import ignored_signals, run_command
 
 
 @dataclass(frozen=True)
 class Servers:
-    """What a run got: a URL for each database, and for each one missing the reason."""
+    """What a run got: a URL for each server, and for each one missing the reason."""
 
     urls: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """Return this process' environment with the URLs in it, for a subprocess."""
-        return {**os.environ, **{URL_VARIABLES[name]: url for name, url in self.urls.items()}}
+        return {**os.environ, **{VARIABLES[name]: url for name, url in self.urls.items()}}
 
 
 @contextlib.contextmanager
@@ -76,11 +86,7 @@ def servers(
     Raises `ServerError` if a server that should start doesn't, and with ``CI=true`` also if one
     can't be had at all.
     """
-    urls = {
-        name: os.environ[URL_VARIABLES[name]]
-        for name in names
-        if os.environ.get(URL_VARIABLES[name])
-    }
+    urls = {name: os.environ[VARIABLES[name]] for name in names if os.environ.get(VARIABLES[name])}
     left_out: dict[str, str] = {}
     to_start = []
     for name in names:
@@ -94,7 +100,7 @@ def servers(
             to_start.append(name)
     if left_out and in_ci():
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise ServerError(f"With CI=true every database must be there. {reasons}")
+        raise ServerError(f"With CI=true every server must be there. {reasons}")
     if not to_start:
         yield Servers(urls, left_out)
         return
@@ -145,9 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--only", choices=sorted(URL_VARIABLES), action="append", metavar="NAME")
     run.add_argument("--durable", action="store_true", help="wait for the disk, for benchmarks")
     run.add_argument("argv", nargs="+", metavar="COMMAND")
+    for name in BROKER_VARIABLES:
+        run.add_argument(f"--{name}", action="store_true", help="with this broker, too")
     options = parser.parse_args(arguments)
+    names = [*(options.only or URL_VARIABLES), *filter(vars(options).get, BROKER_VARIABLES)]
     try:
-        with servers(options.only or tuple(URL_VARIABLES), durable=options.durable) as running:
+        with servers(names, durable=options.durable) as running:
             for name, reason in running.left_out.items():
                 print(f"Left out: {name}: {reason}", file=sys.stderr, flush=True)
             return run_command(options.argv, running.environment())

@@ -6,8 +6,9 @@
     python -m tools.suite --db postgres -- -k deadlock  one database, and arguments for pytest
 
 The runs: ``tests/unit``, which needs no database, once; everything else once on SQLite, once on
-PostgreSQL and once on MariaDB, whose servers `tools/servers.py` provides, but for
-``tests/cluster``, which is asked for by name (``make test-cluster``). There are as many at a
+PostgreSQL and once on MariaDB, whose servers `tools/servers.py` provides, with a Redis that they
+share, as a broker for Celery; but for ``tests/cluster``, which is asked for by name
+(``make test-cluster``). There are as many at a
 time as there are cores; each one's output is shown when it ends.
 
 It fails if a test fails, if a run executes no test, if a run takes longer than it may
@@ -38,7 +39,7 @@ from types import FrameType
 from typing import NoReturn
 from xml.etree import ElementTree
 
-from tools.binaries import URL_VARIABLES, ServerError
+from tools.binaries import BROKER_VARIABLES, URL_VARIABLES, ServerError
 from tools.processes import end_with_parent
 from tools.servers import in_ci, servers
 
@@ -247,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name in wanted and (reason := missing_client(name)):
             left_out[name] = reason
     needed = [name for name in URL_VARIABLES if name in wanted and name not in left_out]
+    needed.append("redis")
     results: dict[str, Counts] = {}
     try:
         with servers(needed) as running:
@@ -268,6 +270,7 @@ def plan(wanted: Sequence[str], arguments: Sequence[str], urls: Mapping[str, str
     paths = [argument for argument in arguments if (ROOT / argument.partition("::")[0]).exists()]
     # The counts are ours to write; a test of this very module would add to them.
     environment = {**os.environ, "CARPOOL_TEST_DATABASE_URL": "", "CARPOOL_TEST_COUNTS": ""}
+    environment |= {BROKER_VARIABLES[name]: urls[name] for name in BROKER_VARIABLES if name in urls}
     own = [] if paths else ["tests", "--ignore=tests/unit", "--ignore=tests/cluster"]
     runs = [
         Run(

@@ -106,8 +106,9 @@ def run(
         items: an iterable, read once and lazily; or a QuerySet, which is cut by primary key: each
             worker loads its own chunk and calls ``function(instance)``.
         executor: ``"inline"`` (the caller itself), ``"threads"``, ``"processes"``, any
-            ``concurrent.futures.Executor``, or a cluster: a ``distributed.Client``, or what
-            `carpool.executors.dask` makes of one. ``"auto"``: begin in the caller, and hand
+            ``concurrent.futures.Executor``, or a cluster: a ``distributed.Client``, ``"celery"``
+            (the workers of the project), or what `carpool.executors.dask` and
+            `carpool.executors.celery` return. ``"auto"``: begin in the caller, and hand
             over to processes if it takes long; inside ``atomic()``, stay inline.
         workers: how many; default the processors that this process may use.
         start_method: of processes; default forkserver, with Django preloaded.

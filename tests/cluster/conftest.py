@@ -13,6 +13,8 @@ from tests.cluster.dask import Cluster
 from tests.torment.conftest import pytest_generate_tests, start, transactional_db
 from tests.torment.program import PREAMBLE
 
+pytest.register_assert_rewrite("tests.torment.oracle", "tests.torment.program")
+
 __all__ = ["pytest_generate_tests", "start", "transactional_db"]
 
 #: ``run`` on the cluster; the rest as in tests/torment.

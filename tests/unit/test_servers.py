@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 
 from tools import servers as module
-from tools.binaries import URL_VARIABLES, ServerError, find_binaries
+from tools.binaries import URL_VARIABLES, VARIABLES, ServerError, find_binaries
 from tools.servers import servers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,7 +28,7 @@ needs_postgres = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def no_urls_given(monkeypatch):
-    for variable in (*URL_VARIABLES.values(), "CI"):
+    for variable in (*VARIABLES.values(), "CI"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -121,6 +122,69 @@ def test_mariadb_answers_and_is_gone_after_the_block():
         url = running.urls["mysql"]
         assert answers(url)
     assert not answers(url)
+
+
+@pytest.mark.skipif(find_binaries("redis") is None, reason="Redis is not installed")
+def test_redis_wants_its_password_and_is_gone_after_the_block():
+    with servers(["redis"], install=False) as running:
+        url = running.urls["redis"]
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
+            connection.sendall(b"PING\r\n")
+            assert connection.recv(100).startswith(b"-NOAUTH")
+            connection.sendall(f"AUTH {parts.password}\r\nPING\r\n".encode())
+            assert connection.recv(100).startswith(b"+OK")
+    assert not answers(url)
+
+
+@pytest.mark.skipif(find_binaries("rabbitmq") is None, reason="RabbitMQ is not installed")
+def test_rabbitmq_and_its_port_mapper_are_gone_after_the_block():
+    with servers(["rabbitmq"], install=False) as running:
+        url = running.urls["rabbitmq"]
+        assert answers(url)
+        family = processes_under(os.getpid())
+        assert any("beam" in name for name in family.values())
+        assert any("epmd" in name for name in family.values())
+    assert not answers(url)
+    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in family))
+
+
+def processes_under(ancestor):
+    """Return the programs that descend from a process, by id."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            head, _, tail = (folder / "stat").read_text().rpartition(")")
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(tail.split()[1])
+        names[int(folder.name)] = head.partition("(")[2]
+    found = {}
+    for process in parents:
+        above = parents[process]
+        while above in parents and above != ancestor:
+            above = parents[above]
+        if above == ancestor:
+            found[process] = names[process]
+    return found
+
+
+def test_a_broker_is_there_only_if_it_is_asked_for(monkeypatch):
+    asked = []
+
+    @contextlib.contextmanager
+    def note(names, *, durable):
+        asked.append(list(names))
+        yield module.Servers()
+
+    monkeypatch.setattr(module, "servers", note)
+    for flags in ([], ["--redis"], ["--only", "mysql", "--redis", "--rabbitmq"]):
+        assert module.main(["run", *flags, "--", "true"]) == 0
+    assert asked == [
+        ["postgres", "mysql"],
+        ["postgres", "mysql", "redis"],
+        ["mysql", "redis", "rabbitmq"],
+    ]
 
 
 @needs_postgres

@@ -197,7 +197,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pool(group: Any) -> None:
-    group.add_argument("--executor", choices=["auto", "inline", "threads", "processes"])
+    group.add_argument("--executor", choices=["auto", "inline", "threads", "processes", "celery"])
     group.add_argument("--workers", type=int, metavar="N")
     group.add_argument("--chunk-size", type=int, metavar="N", help="Items a transaction.")
     group.add_argument("--retries", type=int, metavar="N")

@@ -1,4 +1,4 @@
-"""Where chunks are run. Public are the two that make engines of clusters."""
+"""Where chunks are run. Public are the functions that make engines of clusters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def engine_of(value: Any) -> Engine:
         return value
     if is_dask_client(value):
         return dask(value)
-    raise NotImplementedError
+    return celery()  # by the only name there is
 
 
 def dask(
@@ -53,3 +53,48 @@ def dask(
     from carpool.executors.on_dask import Dask
 
     return Dask(client, resources=resources, wait=wait)
+
+
+def celery(
+    app: Any = None,
+    *,
+    queue: str | None = None,
+    workers: int | None = None,
+    patience: float = 30.0,
+    redelivered_chunks_may_be_unknown: bool = False,
+) -> Engine:
+    """Run chunks in a project's Celery workers: ``run(…, executor=celery(app), journal="name")``.
+
+    ``executor="celery"`` is the same with the project's app and without options. The workers need
+    the task: see docs/celery.md. Before the first item they are asked who they are, and refused
+    where their Python, Django, carpool, databases or SECRET_KEY are not the caller's.
+
+    Args:
+        app: the project's ``celery.Celery``; None: the current one.
+        queue: the queue that chunks are sent to; None: where the project's ``task_routes`` send
+            the task ``carpool.run_chunk``, which is its default queue if they don't mention it.
+        workers: chunks run at a time; None: as many as the pools of the queue's workers have
+            processes or threads when the run begins. ``workers=`` of `run` goes before it.
+        patience: seconds after which a chunk that nothing is heard of is looked for. Items that
+            take longer are no problem: a chunk that a worker has is waited for. Four times as
+            long without a word from any worker ends the run.
+        redelivered_chunks_may_be_unknown: run without a journal. Celery may deliver a chunk twice;
+            nobody can then say whether it was stored the first time, so it is not run again and its
+            items are reported as unknown. `stream` has no journal and so needs this.
+
+    Raises:
+        ConfigurationError: Celery is not installed, or the project has no app.
+    """
+    try:
+        from carpool.executors.on_celery import Celery
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(
+            f"Celery is not installed ({missing}). Install django-carpool[celery]."
+        ) from missing
+    return Celery(
+        app,
+        queue=queue,
+        workers=workers,
+        patience=patience,
+        may_be_unknown=redelivered_chunks_may_be_unknown,
+    )

@@ -55,7 +55,8 @@ def executor_for(
         return InlineExecutor(job, interrupts)
     engine = engine_of(wanted) if is_engine(wanted) else None
     if engine is not None:
-        engine.check(journal=options.journal is not None)
+        # What a dry run does twice is rolled back twice.
+        engine.check(journal=options.journal is not None or options.dry_run)
     reason = _why_no_pool(options, processes=wanted in ("auto", "processes"))
     if reason is not None:
         raise ConfigurationError(reason)

@@ -1,0 +1,306 @@
+"""Celery's workers: real ones, a prefork pool of two, with Redis between.
+
+The contract is unchanged. With a journal each run has one of its own name; `stream` has none.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+import carpool
+from carpool import Report
+from carpool.executors import celery, on_celery
+from tests.celery_workers import Crew, Worker, broker, crew
+from tests.executors import functions
+from tests.executors.contract import ExecutorContract
+from tests.executors.functions import names, rows, stored
+from tools.keeper import free_port
+
+BARE = """
+import os
+from celery import Celery
+
+app = Celery("bare", broker=os.environ["CARPOOL_TEST_BROKER_URL"], include=INCLUDE)
+app.conf.task_default_queue = os.environ["CARPOOL_TEST_QUEUE"]
+"""
+
+OTHER_KEY = """
+from tests.settings import *
+
+SECRET_KEY = "another"
+"""
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[str]:
+    with broker("redis") as url:
+        yield url
+
+
+class CeleryContract(ExecutorContract):
+    label = "celery"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def crew(
+        cls, redis: str, django_db_setup: None, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[Crew]:
+        with crew(redis, tmp_path_factory.mktemp("celery")) as made:
+            made.start()
+            yield made
+
+    @pytest.fixture(autouse=True)
+    def use(self, crew: Crew) -> None:
+        self.options = {"executor": celery(crew.app, redelivered_chunks_may_be_unknown=True)}
+
+
+class TestCelery(CeleryContract):
+    """Without a journal."""
+
+    def test_a_large_function_goes_to_each_process_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that travels by value, with much data, is sent to a worker when it asks for it."""
+        sent: list[bool] = []
+        publish = on_celery.CeleryExecutor._publish
+
+        def note(self: Any, key: int, chunk: Any, *, with_parcel: bool) -> None:
+            sent.append(with_parcel)
+            publish(self, key, chunk, with_parcel=with_parcel)
+
+        monkeypatch.setattr(on_celery.CeleryExecutor, "_publish", note)
+        data = os.urandom(100_000)
+
+        report = self.run(lambda row: functions.create(row | {"x": data}), rows(60), chunk_size=2)
+
+        assert (report.succeeded, report.failures) == (60, ())
+        assert stored() == names(range(60))
+        assert sent.count(False) == 30
+        assert 1 <= sent.count(True) <= self.window
+
+    def test_a_small_one_comes_along_and_costs_no_round_trip(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A function with an import path is sent with each chunk."""
+        sent: list[bool] = []
+        publish = on_celery.CeleryExecutor._publish
+
+        def note(self: Any, key: int, chunk: Any, *, with_parcel: bool) -> None:
+            sent.append(with_parcel)
+            publish(self, key, chunk, with_parcel=with_parcel)
+
+        monkeypatch.setattr(on_celery.CeleryExecutor, "_publish", note)
+
+        self.run(functions.create, rows(20), chunk_size=2)
+
+        assert sent == [True] * 10
+
+    def test_a_large_item_is_warned_of(self) -> None:
+        """It goes through the broker; a key or a path would not."""
+        items = [{"name": "large", "data": os.urandom(2 << 20)}, {"name": "small"}]
+
+        with pytest.warns(RuntimeWarning, match=r"An item of 2\.0 MiB goes through") as warned:
+            report = self.run(functions.create, items)
+
+        assert report.succeeded == 2
+        assert len(warned) == 1
+
+    def test_nothing_stays_at_the_broker(self, crew: Crew, redis: str) -> None:
+        """Neither the reply queue nor a result, whatever the project's result backend is."""
+        client = Redis.from_url(redis)
+        self.run(functions.create, rows(5))
+        before = set(client.keys())
+
+        self.run(functions.shout, rows(50), chunk_size=2)
+
+        left = set(client.keys()) - before
+        assert not [key for key in left if b"replies" in key or b"celery-task-meta" in key]
+        assert client.llen(crew.queue) == 0
+        client.close()
+
+    def test_what_was_not_signed_is_not_run(self, crew: Crew, tmp_path: Path) -> None:
+        """Who can write to the broker can't have a pickle of theirs loaded."""
+
+        class Evil:
+            def __reduce__(self) -> Any:
+                return os.system, (f"touch {tmp_path}/ran",)
+
+        body = base64.b64encode(b"p" + pickle.dumps(Evil())).decode()
+        (worker,) = crew.workers
+        for text in (body, f"{'0' * 64}:{body}"):
+            crew.app.send_task("carpool.run_chunk", ("tests.settings", text), ignore_result=True)
+
+        worker.wait_for("BadSeal")
+        assert self.run(functions.create, rows(5)).succeeded == 5
+        assert not (tmp_path / "ran").exists()
+
+
+class TestCeleryWithJournal(CeleryContract):
+    """With one, as it should be; a dry run can have none."""
+
+    def run(self, function: Callable[..., Any], items: Iterable[Any], **more: Any) -> Report:
+        if not more.get("dry_run"):
+            more = {"journal": uuid.uuid4().hex, **more}
+        return super().run(function, items, **more)
+
+
+# Workers of other kinds, and those that can't take part.
+
+
+@pytest.fixture
+def own(redis: str, transactional_db: None, tmp_path: Path) -> Iterator[Crew]:
+    with crew(redis, tmp_path) as made:
+        yield made
+
+
+def start_bare(own: Crew, *, include: str, settings: str | None = None) -> Worker:
+    """Start a worker whose app is no Django project's."""
+    (own.folder / "bare.py").write_text(BARE.replace("INCLUDE", include))
+    (own.folder / "other_key.py").write_text(OTHER_KEY)
+    path = own.environment["PYTHONPATH"] + os.pathsep + str(own.folder)
+    environment = {"DJANGO_SETTINGS_MODULE": settings, "PYTHONPATH": path}
+    return own.start(app="bare", environment=environment)
+
+
+def run(own: Crew, **options: Any) -> Report:
+    given: dict[str, Any] = {"journal": uuid.uuid4().hex, "progress": False, "chunk_size": 3}
+    return carpool.run(functions.create, rows(60), executor=celery(own.app), **(given | options))
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_pools_of_other_kinds(own: Crew, pool: str) -> None:
+    """Threads of one process, and a pool that is the worker itself."""
+    own.start(pool=pool)
+
+    report = run(own)
+
+    assert stored() == names(range(60))
+    assert (report.succeeded, report.workers) == (60, 2 if pool == "threads" else 1)
+
+
+def test_a_worker_without_settings_gets_the_coordinators(own: Crew) -> None:
+    """Its app names carpool's tasks; Django is set up by the run."""
+    start_bare(own, include="['carpool.tasks']")
+
+    assert run(own).succeeded == 60
+    assert stored() == names(range(60))
+
+
+def test_workers_of_several_hosts_add_up(own: Crew) -> None:
+    """The window is that of all workers of the queue, and of no other queue's."""
+    own.start(size=1)
+    own.start(size=2)
+    own.start("-Q", "elsewhere", size=4)
+
+    assert run(own).workers == 3
+    assert run(own, workers=2).workers == 2
+
+
+def test_a_worker_that_does_not_know_the_task_is_refused(own: Crew) -> None:
+    """It would drop chunks; the remedy is said."""
+    start_bare(own, include="[]")
+
+    with pytest.raises(carpool.ConfigurationError, match=r"include=\[\"carpool.tasks\"\]"):
+        run(own)
+    assert stored() == []
+
+
+def test_a_worker_with_another_key_is_refused(own: Crew) -> None:
+    """Neither could read what the other sends."""
+    start_bare(own, include="['carpool.tasks']", settings="other_key")
+
+    with pytest.raises(carpool.ConfigurationError, match="another SECRET_KEY"):
+        run(own)
+
+
+def test_a_worker_with_another_database_is_refused(own: Crew) -> None:
+    """Its rows would be stored elsewhere."""
+    own.start(environment={"CARPOOL_TEST_NAMES": '{"default": "elsewhere"}'})
+
+    with pytest.raises(carpool.ConfigurationError, match="the database 'default' is"):
+        run(own)
+    assert stored() == []
+
+
+def test_without_workers_the_run_says_so(own: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some seconds, with the queue's name, and those who are there for other queues."""
+    monkeypatch.setattr(on_celery, "ARRIVAL", 1.0)
+    other = own.start("-Q", "elsewhere", size=1)
+
+    with pytest.raises(carpool.RunFailed, match="No Celery worker of the queue") as caught:
+        run(own)
+
+    assert own.queue in str(caught.value)
+    assert f"{other.name} (elsewhere)" in str(caught.value)
+
+
+def test_without_a_broker_the_run_says_so(own: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some seconds, and not never."""
+    monkeypatch.setattr(on_celery, "ARRIVAL", 1.0)
+    own.url = f"redis://127.0.0.1:{free_port()}/0"
+
+    with pytest.raises(carpool.RunFailed, match="broker can't be reached"):
+        run(own)
+
+
+def test_a_worker_that_comes_late_with_another_key_ends_the_run(own: Crew) -> None:
+    """It is no chunk's fault: the run ends, and nothing is lost that was stored."""
+    first = own.start(size=1)
+
+    def source() -> Iterator[functions.Row]:
+        for number, row in enumerate(rows(2_000)):
+            if number == 20:
+                start_bare(own, include="['carpool.tasks']", settings="other_key")
+                first.kill()
+            yield row
+
+    engine = celery(own.app, patience=2)
+    with pytest.raises(carpool.RunFailed, match="SECRET_KEY") as caught:
+        carpool.run(
+            functions.create, source(), executor=engine, journal="late", chunk_size=1, workers=1
+        )
+    assert caught.value.report is not None
+    assert caught.value.report.unknown == 0
+    assert len(stored()) == caught.value.report.succeeded
+
+
+def create_slowly_at_first(row: functions.Row) -> None:
+    if row["name"] == functions.name(0):
+        time.sleep(4)
+    functions.create(row)
+
+
+def test_chunks_that_wait_behind_a_slow_one_are_no_loss(own: Crew) -> None:
+    """Overdue chunks are looked for: one is found at work, the others' turn has not come."""
+    own.start("--prefetch-multiplier", "1", size=1)
+    engine = celery(own.app, patience=0.5)
+
+    report = carpool.run(
+        create_slowly_at_first, rows(4), executor=engine, journal="slow", chunk_size=1, workers=3
+    )
+
+    assert (report.succeeded, report.chunks) == (4, 4)
+    assert stored() == names(range(4))
+
+
+def test_a_slow_chunk_that_others_overtake_is_no_loss(own: Crew) -> None:
+    """The queue is past it, and a worker has it: it is waited for."""
+    own.start(size=2)
+    engine = celery(own.app, patience=0.5)
+
+    report = carpool.run(
+        create_slowly_at_first, rows(40), executor=engine, journal="overtaken", chunk_size=1
+    )
+
+    assert (report.succeeded, report.chunks) == (40, 40)
+    assert stored() == names(range(40))
