@@ -19,7 +19,7 @@ PATIENCE = 60.0
 
 
 class Cluster:
-    """A scheduler and its workers, on loopback.
+    """A scheduler and its workers, on loopback unless another host is named.
 
     Attributes:
         scheduler: its process.
@@ -33,6 +33,7 @@ class Cluster:
         *,
         port: int = 0,
         scheduler: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self._folder = folder
         self._environment = {
@@ -41,13 +42,13 @@ class Cluster:
         }
         self.file = folder / f"scheduler-{uuid.uuid4().hex}.json"
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self._start("scheduler", ["--port", str(port)], **(scheduler or {}))
+        self.scheduler = self._start("scheduler", ["--port", str(port)], host, **(scheduler or {}))
         wait_until(self.file.exists, self.log)
 
     def _start(
-        self, role: str, arguments: Sequence[str], **environment: str
+        self, role: str, arguments: Sequence[str], host: str, **environment: str
     ) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", role, "--host", "127.0.0.1", "--no-dashboard"]
+        command = [sys.executable, "-m", "dask", role, "--host", host, "--no-dashboard"]
         with (self._folder / f"{role}.log").open("ab") as log:
             return subprocess.Popen(
                 [*command, "--scheduler-file", str(self.file), *arguments],
@@ -60,12 +61,17 @@ class Cluster:
             )
 
     def add_worker(
-        self, *arguments: str, threads: int = 1, nanny: bool = False, **environment: str
+        self,
+        *arguments: str,
+        threads: int = 1,
+        nanny: bool = False,
+        host: str = "127.0.0.1",
+        **environment: str,
     ) -> subprocess.Popen[bytes]:
         """Start a worker; don't wait for it."""
         whether = "--nanny" if nanny else "--no-nanny"
         arguments = ("--nthreads", str(threads), whether, *arguments)
-        self.workers.append(self._start("worker", arguments, **environment))
+        self.workers.append(self._start("worker", arguments, host, **environment))
         return self.workers[-1]
 
     def kill_worker(self, worker: subprocess.Popen[bytes]) -> None:

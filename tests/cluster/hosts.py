@@ -19,6 +19,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -133,3 +134,35 @@ def enter(descriptor: int) -> None:
 
 def call(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+@contextlib.contextmanager
+def relay(address: str, port: int) -> Iterator[None]:
+    """Let a server of this host that listens on 127.0.0.1 be found by others, on the same port.
+
+    Within `Host.entered`: threads are where the one is that starts them.
+    """
+    with socket.create_server((address, port)) as listening:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):  # it's closed in the end
+                while True:
+                    outside, _ = listening.accept()
+                    inside = socket.create_connection(("127.0.0.1", port))
+                    for pair in ((outside, inside), (inside, outside)):
+                        threading.Thread(target=pump, args=pair, daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    """Pass on what comes, until one side ends."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
