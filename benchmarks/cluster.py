@@ -91,8 +91,25 @@ class Dask(Engine):
         self._client.close()
 
 
+class Celery(Engine):
+    """A Redis, and a worker with as many children."""
+
+    name = "celery"
+    needs = ("celery", "redis")
+
+    def start(self, folder: Path, workers: int) -> None:
+        from benchmarks import on_celery
+
+        # Left open: ending a worker takes a second, which is no part of a run.
+        self._workers = on_celery.workers(workers)
+        self._engine = self._workers.__enter__()
+
+    def executor(self) -> Any:
+        return self._engine
+
+
 #: One of each for a round, which is a process of its own.
-ENGINES: list[Engine] = [Dask()]
+ENGINES: list[Engine] = [Dask(), Celery()]
 
 
 def start(*command: str, folder: Path) -> None:

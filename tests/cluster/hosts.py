@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.binaries import apt_install, is_root_on_debian
 from tools.processes import end_with_parent
 
 CLONE_NEWNET = 0x40000000
@@ -35,9 +36,11 @@ NETWORK = "10.77.0"
 
 
 def why_not() -> str | None:
-    """Return why there can be no hosts here, or None."""
+    """Return why there can be no hosts here, or None. On Debian, install what is missing."""
     if os.geteuid() != 0:
         return "network namespaces need root"
+    if shutil.which("ip") is None and is_root_on_debian():
+        apt_install(["iproute2"])
     for program in ("ip", "unshare", "nsenter"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
