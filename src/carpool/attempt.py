@@ -40,7 +40,7 @@ from carpool.exceptions import OutcomeUnknown, TakenOver, TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
 from carpool.items import Items
 from carpool.journal.recording import Note, Standing, record
-from carpool.probe import Probe
+from carpool.probe import Probe, only_reads
 from carpool.types import GONE, ChunkResult, Ending, Fault, Job
 
 BACK_OFF = 0.05
@@ -386,6 +386,8 @@ class Attempt:
     def _watch(self, probing: ExitStack) -> None:
         """See all statements of this try; check deferred constraints early if it seems needed."""
         self.checks = []
+        if self.job.dry_run:
+            probing.enter_context(only_reads(self.job.using))
         for connection in self.connections:
             probing.enter_context(self.probe.watch(connection))
             # A COMMIT that fails on one alias is too late if another's has succeeded.

@@ -127,7 +127,8 @@ def run(
         rejects: path of a new file that gets each failed item as a line of JSON.
         progress: None: a bar if stderr is a terminal; True, False; or a callable given a
             `Snapshot` after each chunk.
-        dry_run: run everything and roll every chunk back. Receivers fire; on_commit doesn't.
+        dry_run: run everything and roll every chunk back. Receivers fire; on_commit doesn't. What
+            writes to a database that is not in ``using`` fails, since it would not be undone.
         coalesce: queue the rows that a chunk's items save, and write them together: see
             `carpool.coalesce`. False: every statement is sent at its place.
         lock: of a QuerySet only: lock each row from when its chunk loads it until the chunk's
@@ -632,7 +633,7 @@ class _Run:
                 reason,
                 rate=report.rate,
                 retries=report.retries,
-                **({"last_error": str(report.failures[-1])} if report.failures else {}),
+                **_last_error(report),
             )
         except (Error, RunFailed) as problem:
             # The items are no worse for it: their entries are there.
@@ -641,6 +642,14 @@ class _Run:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+def _last_error(report: Report) -> dict[str, str]:
+    """Return what the journal's row says of the last failure; nothing new if there is none."""
+    own = [failure for failure in report.failures if failure.stage != "run"]
+    if own:
+        return {"last_error": str(own[-1])}
+    return {} if report.failed_before else {"last_error": ""}
 
 
 def _name(value: Any) -> str:

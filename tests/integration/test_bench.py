@@ -11,7 +11,8 @@ from carpool.bench import bench
 from carpool.bench.loop import loop
 from carpool.bench.sample import Sample
 from carpool.calling import calls_of
-from tests.app.models import Author, Tag
+from carpool.exceptions import CarpoolError
+from tests.app.models import AuditLine, Author, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -128,3 +129,27 @@ def test_lines_of_progress() -> None:
     bench(make, WORDS, seconds=1, workers=1, tell=tell)
     assert lines[0].startswith("False: each item is run in every way, again and again")
     assert any("round 1 took" in line for line in lines)
+
+
+def end_it(word: str) -> None:
+    Tag.objects.create(word=word)
+    with connection.cursor() as cursor:
+        cursor.execute("COMMIT")
+
+
+def write_elsewhere(word: str) -> None:
+    AuditLine.objects.create(name=word)
+
+
+@pytest.mark.parametrize("function", [end_it, write_elsewhere])
+@pytest.mark.parametrize("savepoints", [True, False])
+def test_the_plain_loop_stores_nothing_either(function: Any, savepoints: bool) -> None:
+    """It refuses what `run` refuses: to end the transaction, to write where nothing is undone."""
+    if savepoints:
+        assert passed(function, WORDS[:3], savepoints=True).failed == 3
+    else:
+        with pytest.raises(CarpoolError, match="was not executed"):
+            passed(function, WORDS[:3])
+
+    assert not Tag.objects.exists()
+    assert not AuditLine.objects.exists()

@@ -13,6 +13,7 @@ from django.test import TestCase
 from django.utils import timezone, translation
 
 import carpool
+from carpool import probe
 from tests.app.functions import committing, crossing, finding, saving, waiting
 from tests.app.models import Account, AuditLine, Author, SignalLog
 from tests.integration.cases import all_items, recorded_run_named, start_afresh
@@ -158,6 +159,59 @@ def test_a_dry_run_leaves_nothing(options: dict[str, Any]) -> None:
     # What only COMMIT refuses, a dry run need not find.
     early = {n for n, kind in bad.items() if kind != "foreign key"} | objecting
     assert early <= {failure.index for failure in report.failures} <= bad.keys() | objecting
+
+
+def write_in_both(name: str) -> None:
+    assert AuditLine.objects.filter(name=name).count() == 0  # reading is no harm
+    Author.objects.create(name=name)
+    AuditLine.objects.create(name=name)
+
+
+@pytest.mark.parametrize("options", EXECUTORS)
+def test_a_dry_run_lets_nothing_be_written_that_it_would_not_undo(options: dict[str, Any]) -> None:
+    """A write to a database that is not named fails its item, with the remedy."""
+    report = carpool.run(write_in_both, ["a", "b"], dry_run=True, progress=False, **options)
+
+    assert report.failed == 2
+    for failure in report.failures:
+        assert failure.error == "carpool.exceptions.ConfigurationError"
+        assert "to the database 'other'" in failure.message and "--using other" in failure.message
+    both = ["default", "other"]
+    report = carpool.run(
+        write_in_both, ["a", "b"], dry_run=True, using=both, progress=False, **options
+    )
+
+    assert report.succeeded == 2
+    assert names() == []
+    assert not AuditLine.objects.exists()
+
+
+def test_a_dry_run_leaves_a_transaction_of_the_callers_to_the_caller() -> None:
+    """What is written inside of it on another database is undone with it, or not, as ever."""
+    with transaction.atomic(using="other"):
+        report = carpool.run(write_in_both, ["a"], dry_run=True, progress=False)
+        assert AuditLine.objects.count() == 1
+
+    assert report.succeeded == 1
+    assert names() == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "is_read"),
+    [
+        ("SELECT 1", True),
+        (" (select 1) union (select 2)", True),
+        ("WITH a AS (SELECT 1) SELECT * FROM a", True),
+        ("WITH a AS (DELETE FROM b RETURNING 1) SELECT * FROM a", False),
+        ("SAVEPOINT s1", True),
+        ("INSERT INTO a VALUES (1)", False),
+        ("update a set b = 1", False),
+        ("CREATE TABLE a (b int)", False),
+        ("CALL change()", False),
+    ],
+)
+def test_what_a_dry_run_takes_for_a_read(sql: str, is_read: bool) -> None:
+    assert probe._is_read(sql) == is_read
 
 
 def test_a_dry_run_fires_receivers() -> None:

@@ -621,6 +621,7 @@ def test_the_row_tells_the_run() -> None:
     assert last.finished_at > first.finished_at  # type: ignore[operator]
     assert (last.source, last.state) == ("builtins.range", "succeeded")
     assert last.reason == "every item of the source is done, and none has failed"
+    assert last.last_error == ""
 
 
 def look_and_leave(snapshot: Snapshot) -> None:

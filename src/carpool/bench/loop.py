@@ -20,6 +20,7 @@ from carpool import databases
 from carpool.calling import Calls
 from carpool.errors import Trouble, trouble_of
 from carpool.items import Items
+from carpool.probe import in_its_transaction, only_reads
 from carpool.types import GONE, Fault
 
 
@@ -42,7 +43,7 @@ def loop(
         the whole transaction.
     """
     failed = 0
-    with databases.chunk_transaction(using):
+    with databases.chunk_transaction(using), in_its_transaction(using), only_reads(using):
         began = time.perf_counter()
         call, loaded = _prepared(calls, items, number)
         for item in loaded:
