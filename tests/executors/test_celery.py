@@ -109,7 +109,7 @@ class TestCelery(CeleryContract):
         """It goes through the broker; a key or a path would not."""
         items = [{"name": "large", "data": os.urandom(2 << 20)}, {"name": "small"}]
 
-        with pytest.warns(RuntimeWarning, match=r"An item of 2\.0 MiB goes through") as warned:
+        with pytest.warns(RuntimeWarning, match=r"Item 0 has 2\.0 MiB") as warned:
             report = self.run(functions.create, items)
 
         assert report.succeeded == 2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 from carpool.types import Chunk
 
 LARGE_ITEM = 1024 * 1024
@@ -14,15 +12,15 @@ LARGE_CHUNK = 10 * 1024 * 1024
 
 
 class LargeItems:
-    """Looks at chunks that go to a cluster, and warns once."""
+    """Looks at chunks that go to a cluster, and has a word to say once."""
 
     def __init__(self) -> None:
         self._said = False
 
-    def look_at(self, chunk: Chunk) -> None:
-        """Warn if an item of the chunk, or all of it, is large."""
+    def word_on(self, chunk: Chunk) -> str | None:
+        """Return the warning, if an item of the chunk, or all of it, is large."""
         if self._said:
-            return
+            return None
         sizes = [0 if payload is None else len(payload) for payload in chunk.payloads]
         largest, whole = max(sizes), sum(sizes)
         if largest > LARGE_ITEM:
@@ -31,12 +29,10 @@ class LargeItems:
         elif whole > LARGE_CHUNK:
             what = f"The chunk from item {chunk.indexes[0]} on has {whole / 2**20:.1f} MiB"
         else:
-            return
+            return None
         self._said = True
-        warnings.warn(
+        return (
             f"{what}, pickled, and all of it goes through the cluster's memory. Send a name, a "
             "path or a key, and let the function load the rest; or take smaller chunks "
-            "(chunk_size=).",
-            RuntimeWarning,
-            stacklevel=2,
+            "(chunk_size=)."
         )

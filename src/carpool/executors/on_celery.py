@@ -54,11 +54,11 @@ from carpool.executors.celery_messages import (
     task_of,
 )
 from carpool.executors.child import ShippedJob
+from carpool.executors.large import LargeItems
 from carpool.executors.remote import Parcel, RemoteExecutor, check_workers
 from carpool.executors.sealed import BadSeal, seal, unseal
 from carpool.functions import dumps, loads
 from carpool.interrupts import Interrupts
-from carpool.pacing import MOST_BYTES
 from carpool.types import Chunk
 
 ARRIVAL = 10.0
@@ -199,6 +199,7 @@ class CeleryExecutor(RemoteExecutor):
         self._given_workers = workers
         self._patience = patience
         self._queue = queue
+        self._large = LargeItems()
         shipped: ShippedJob = loads(parcel.job)
         self._journal = shipped.rest.permit is not None
         self._send_parcel = len(seal(dumps(parcel), "")) <= SMALL_PARCEL
@@ -331,18 +332,9 @@ class CeleryExecutor(RemoteExecutor):
     def _send(self, key: int, chunk: Chunk) -> None:
         with self._guard:
             self._out[key] = _Sent(chunk, next(self._turns), time.monotonic())
-        self._say_if_large(chunk)
+        if word := self._large.word_on(chunk):
+            self._say(word)
         self._publish(key, chunk, with_parcel=self._send_parcel)
-
-    def _say_if_large(self, chunk: Chunk) -> None:
-        size = sum(len(payload) for payload in chunk.payloads if payload is not None)
-        if size > MOST_BYTES and len(chunk) == 1:
-            self._say(
-                f"An item of {size / (1 << 20):.1f} MiB goes through Celery's broker, and maybe "
-                "others will. Let items be keys or paths, and load what they stand for in the "
-                "function.",
-                once="large",
-            )
 
     def _publish(self, key: int, chunk: Chunk, *, with_parcel: bool) -> None:
         """Send a chunk; where that fails, its fate is as for one that was lost."""

@@ -255,7 +255,8 @@ class DaskExecutor(RemoteExecutor):
                 f"the client is {self._client.status}: it has lost its scheduler, and with it all "
                 "tasks"
             )
-        self._large.look_at(chunk)
+        if word := self._large.word_on(chunk):
+            warnings.warn(word, RuntimeWarning, stacklevel=2)
         note = chunk.note
         claim = None if note is not None else f"{self._name}-{key}"
         if claim is not None:
