@@ -37,7 +37,10 @@ def progress_of(upload: Upload) -> dict[str, Any]:
 
 
 def state_of(upload: Upload, run: Run | None) -> str:
-    """Say what it is: by the run's row, unless a task has been heard of since the run was."""
+    """Say what it is: by its run, unless that rests and a task has been heard of since."""
+    running = run is not None and run.state == "running"
+    if running and not is_silent(run.beat_at):
+        return "running"
     if upload.waiting:
         return "waiting"
     if upload.error:
@@ -46,8 +49,8 @@ def state_of(upload: Upload, run: Run | None) -> str:
         if upload.cancelled:
             return "cancelled"
         return "lost" if is_silent(upload.heard_at) else "counting"
-    if run.state == "running":
-        return "lost" if is_silent(run.beat_at) else "running"
+    if running:
+        return "lost"
     # The journal calls it failed, too, when all is done and some rows have failed.
     done = run.succeeded + run.failed
     if run.state == "succeeded" or (run.state == "failed" and done == upload.rows):
