@@ -25,11 +25,14 @@ from tests.acceptance.conftest import Script, wait_until
 UPLOADS = Path(__file__).resolve().parents[2] / "examples" / "uploads"
 BOUNDARY = "a line that no file has"
 
-#: An app that makes each row take its time, while a file of its name is there.
+#: An app that makes each row take its time, and holds a task up before it counts the rows or before
+#: its run is taken up, while a file of that name is there; then it makes a file "held".
 SLOW = """
+import sys
 import time
 from pathlib import Path
 
+import carpool
 from django.apps import AppConfig
 from django.db.models.signals import post_save
 
@@ -42,6 +45,17 @@ class SlowConfig(AppConfig):
 
     def ready(self):
         post_save.connect(wait, sender="uploads.Contact")
+        if "db_worker" in sys.argv:
+            carpool.read = hold(carpool.read, "read.hold")
+            carpool.run = hold(carpool.run, "run.hold")
+
+def hold(function, name):
+    def held(*args, **kwargs):
+        while Path(name).exists():
+            Path("held").touch()
+            time.sleep(0.05)
+        return function(*args, **kwargs)
+    return held
 """
 
 SETTINGS = """
@@ -60,6 +74,14 @@ print(json.dumps({
     "contacts": sorted(Contact.objects.values_list("email", flat=True)),
     "tasks": list(DBTaskResult.objects.order_by("enqueued_at").values_list("status", flat=True)),
 }))
+"""
+
+#: Enqueues the first upload's task once more.
+ENQUEUE = """
+import django
+django.setup()
+from uploads.tasks import import_contacts
+import_contacts.enqueue(1)
 """
 
 Progress = dict[str, Any]
@@ -212,7 +234,7 @@ def site(tmp_path: Path, new_database: Callable[[], str]) -> Iterator[Site]:
 
 
 def ended(progress: Progress) -> bool:
-    return progress["state"] not in ("waiting", "new", "running")
+    return progress["state"] not in ("waiting", "counting", "running")
 
 
 def addresses(rows: int) -> list[str]:
@@ -232,6 +254,7 @@ def test_an_upload_is_imported_by_the_worker(site: Site) -> None:
 
     assert (done["rows"], done["succeeded"], done["failed"]) == (3000, 2940, 60)
     assert (done["percent"], done["can_cancel"], done["can_resume"]) == (100, False, False)
+    assert done["words"] == "done, 60 rows failed"
     assert done["rate"] > 0
     assert len(done["failures"]) == 20
     errors = {failure["row"]: failure["error"] for failure in done["failures"]}
@@ -277,6 +300,103 @@ def test_an_import_is_cancelled_before_it_begins(site: Site) -> None:
     assert site.stored() == addresses(100)
 
 
+@pytest.mark.parametrize("place", ["read.hold", "run.hold"])
+def test_an_import_is_cancelled_before_its_run_is_taken_up(site: Site, place: str) -> None:
+    """The wish isn't lost: neither of a new run, nor of one that is resumed."""
+    site.slow.touch()
+    site.start_worker()
+    page = ""
+    for _ in ("new", "resumed"):
+        (site.folder / place).touch()
+        if page:
+            site.press(page, "resume")
+        else:
+            page = site.upload(site.rows(2000))
+        wait_until((site.folder / "held").exists)
+        site.press(page, "cancel")
+        (site.folder / place).unlink()
+        (site.folder / "held").unlink()
+        wait_until(lambda: set(site.stored("tasks")) == {"SUCCESSFUL"})
+        cancelled = site.progress(page)
+        assert (cancelled["state"], cancelled["can_resume"]) == ("cancelled", True)
+        assert cancelled["succeeded"] == len(site.stored()) < 1960
+
+    site.slow.unlink()
+    site.press(page, "resume")
+    done = site.wait_for(page, ended)
+    assert (done["succeeded"], done["failed"]) == (1960, 40)
+    assert site.stored() == addresses(2000)
+
+
+def test_a_file_that_the_worker_cannot_see_is_an_error(site: Site) -> None:
+    """The page says so, without the server's paths; when the file is there, it is imported."""
+    page = site.upload(site.rows(100))
+    media = site.folder / "media"
+    media.rename(site.folder / "elsewhere")
+    site.start_worker()
+    failed = site.wait_for(page, ended)
+    assert (failed["state"], failed["can_resume"]) == ("failed", True)
+    assert "on the server" in failed["reason"]
+    assert str(site.folder) not in json.dumps(failed)
+
+    (site.folder / "elsewhere").rename(media)
+    site.press(page, "resume")
+    done = site.wait_for(page, ended)
+    assert (done["state"], done["reason"], done["percent"]) == ("done", "", 100)
+    assert site.stored() == addresses(100)
+
+
+def test_resume_is_enqueued_once(site: Site) -> None:
+    """A second click does nothing, nor one while the run is alive."""
+    page = site.upload(site.rows(2000))
+    site.press(page, "resume")
+    assert site.stored("tasks") == ["READY"]
+    site.press(page, "cancel")
+    site.press(page, "resume")
+    site.press(page, "resume")
+    assert len(site.stored("tasks")) == 2
+
+    (site.folder / "read.hold").touch()
+    site.slow.touch()
+    site.start_worker()
+    wait_until((site.folder / "held").exists)
+    assert site.progress(page)["state"] == "counting"
+    site.press(page, "resume")
+    (site.folder / "read.hold").unlink()
+    site.wait_for(page, lambda progress: progress["succeeded"])
+    site.press(page, "resume")
+    assert site.progress(page)["state"] == "running"
+    assert len(site.stored("tasks")) == 2
+    site.slow.unlink()
+    assert site.wait_for(page, ended)["state"] == "done"
+
+
+def test_a_task_that_comes_twice_is_no_error(site: Site) -> None:
+    """While one worker has the run, another leaves it alone, and the page doesn't speak of it."""
+    site.slow.touch()
+    site.start_worker()
+    page = site.upload(site.rows(2000))
+    site.wait_for(page, lambda progress: progress["succeeded"])
+    site.start_worker()
+    site.run("-c", ENQUEUE)
+    wait_until(lambda: sorted(site.stored("tasks")) == ["RUNNING", "SUCCESSFUL"])
+    assert (site.progress(page)["state"], site.progress(page)["reason"]) == ("running", "")
+    site.slow.unlink()
+    done = site.wait_for(page, ended)
+    assert (done["state"], done["reason"], done["succeeded"]) == ("done", "", 1960)
+
+
+def test_each_upload_shows_its_own_failed_rows(site: Site) -> None:
+    """Also where two names differ in the case of their suffix alone."""
+    site.start_worker()
+    first = site.upload(["name,email", "Ann,nobody", "Bob,bob@example.com"], "contacts.csv")
+    second = site.upload(["name,email", "Ann,ann@example.com", "Bob,nobody"], "contacts.CSV")
+    for page, row in ((first, 1), (second, 2)):
+        done = site.wait_for(page, ended)
+        assert [failure["row"] for failure in done["failures"]] == [row]
+        assert (done["state"], done["words"], done["reason"]) == ("done", "done, 1 row failed", "")
+
+
 def test_a_damaged_file_is_refused_as_a_whole(site: Site) -> None:
     """The page says where; nothing of it is imported."""
     site.start_worker()
@@ -284,6 +404,7 @@ def test_a_damaged_file_is_refused_as_a_whole(site: Site) -> None:
     refused = site.wait_for(page, ended)
     assert refused["state"] == "failed"
     assert "line 52" in refused["reason"]
+    assert str(site.folder) not in json.dumps(refused)
     wait_until(lambda: site.stored("tasks") == ["FAILED"])
     assert site.stored() == []
 

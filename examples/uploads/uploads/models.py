@@ -13,8 +13,15 @@ class Upload(models.Model):
 
     file = models.FileField(upload_to="uploads/", validators=[FileExtensionValidator(["csv"])])
     uploaded_at = models.DateTimeField(auto_now_add=True)
+    # A task has been enqueued, and no worker has begun it.
+    waiting = models.BooleanField(default=True, editable=False)
+    # Known when a worker has counted them. While it counts, it says now and then that it lives;
+    # after that, the run's row in the journal does.
     rows = models.PositiveIntegerField(null=True, editable=False)
+    heard_at = models.DateTimeField(null=True, editable=False)
+    # Somebody wants it to end: kept here, since the run's row may not be there yet.
     cancelled = models.BooleanField(default=False, editable=False)
+    # Why the last task could not do its work, in words for whoever uploaded the file.
     error = models.TextField(editable=False)
 
     class Meta:
@@ -38,8 +45,8 @@ class Upload(models.Model):
 
     @property
     def rejects(self) -> Path:
-        """The file of the rows that failed, each with its error."""
-        return Path(self.file.path).with_suffix(".rejects.jsonl")
+        """The file of the rows that failed, each with its error; no other upload has its name."""
+        return Path(f"{self.file.path}.{self.pk}.rejects.jsonl")
 
 
 class Contact(models.Model):

@@ -2,9 +2,10 @@
 
 import itertools
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from carpool.journal.models import Run
 from django.utils import timezone
 
 from uploads.models import Upload
@@ -18,26 +19,55 @@ SHOWN = 20
 
 def progress_of(upload: Upload) -> dict[str, Any]:
     run = upload.run
-    if run is None:
-        state = "failed" if upload.error else "cancelled" if upload.cancelled else "waiting"
-        succeeded = failed = 0
-    else:
-        state, succeeded, failed = run.state, run.succeeded, run.failed
-        if state == "running" and timezone.now() - run.beat_at > SILENCE:
-            state = "lost"
-    left = upload.rows is None or succeeded + failed < upload.rows
+    succeeded, failed = (run.succeeded, run.failed) if run else (0, 0)
+    state = state_of(upload, run)
     return {
         "state": state,
-        "reason": upload.error or (run.reason if run else ""),
+        "words": f"{state}, {rows_of(failed)} failed" if failed else state,
+        "reason": upload.error,
         "rows": upload.rows,
         "succeeded": succeeded,  # these two are brought up to date every few seconds
         "failed": failed,
         "percent": round(100 * (succeeded + failed) / upload.rows) if upload.rows else 0,
         "rate": run.rate if run else None,  # rows a second, known at the end
         "failures": failures_of(upload),
-        "can_cancel": state in ("waiting", "running"),
-        "can_resume": left and state in ("cancelled", "failed", "interrupted", "lost"),
+        "can_cancel": state in ("waiting", "counting", "running"),
+        "can_resume": state in ("cancelled", "failed", "interrupted", "lost"),
     }
+
+
+def state_of(upload: Upload, run: Run | None) -> str:
+    """Say what it is: by its run, unless that rests and a task has been heard of since."""
+    running = run is not None and run.state == "running"
+    if running and not is_silent(run.beat_at):
+        return "running"
+    if upload.waiting:
+        return "waiting"
+    if upload.error:
+        return "failed"
+    if run is None or run.beat_at is None or is_later(upload.heard_at, run.beat_at):
+        if upload.cancelled:
+            return "cancelled"
+        return "lost" if is_silent(upload.heard_at) else "counting"
+    if running:
+        return "lost"
+    # The journal calls it failed, too, when all is done and some rows have failed.
+    done = run.succeeded + run.failed
+    if run.state == "succeeded" or (run.state == "failed" and done == upload.rows):
+        return "done"
+    return run.state
+
+
+def rows_of(number: int) -> str:
+    return "1 row" if number == 1 else f"{number:,} rows"
+
+
+def is_later(heard_at: datetime | None, beat_at: datetime) -> bool:
+    return heard_at is not None and heard_at > beat_at
+
+
+def is_silent(heard_at: datetime | None) -> bool:
+    return heard_at is None or timezone.now() - heard_at > SILENCE
 
 
 def failures_of(upload: Upload) -> list[dict[str, Any]]:

@@ -42,7 +42,8 @@ def progress(request: HttpRequest, pk: int) -> JsonResponse:
 @require_POST
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     upload = get_object_or_404(Upload, pk=pk)
-    Upload.objects.filter(pk=pk).update(cancelled=True)  # if no worker has begun it yet
+    # First the upload's own row: the task looks at it until its run can be told.
+    Upload.objects.filter(pk=pk).update(cancelled=True, waiting=False)
     if run := upload.run:
         run.cancel()  # noticed within two seconds
     return redirect(upload)
@@ -50,10 +51,13 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def resume(request: HttpRequest, pk: int) -> HttpResponse:
-    upload = get_object_or_404(Upload, pk=pk)
     with transaction.atomic():
-        Upload.objects.filter(pk=pk).update(cancelled=False, error="")
-        enqueue(upload)
+        # With a lock, so that the second of two clicks finds that the first has done it. SQLite has
+        # none, and needs none: with IMMEDIATE one transaction at a time, see the settings.
+        upload = get_object_or_404(Upload.objects.select_for_update(), pk=pk)
+        if progress_of(upload)["can_resume"]:
+            Upload.objects.filter(pk=pk).update(waiting=True, cancelled=False, error="", rows=None)
+            enqueue(upload)
     return redirect(upload)
 
 
