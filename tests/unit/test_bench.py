@@ -45,6 +45,7 @@ def measured(*rows: Row, shares: Shares = WAITING, **changes: Any) -> Bench:
     """Return a benchmark with these rows."""
     values: dict[str, Any] = {
         "items": 1000,
+        "sample": 1000,
         "total": None,
         "rounds": 3,
         "seconds": 30.0,
@@ -157,14 +158,49 @@ def test_without_coalescing_is_an_option_like_others() -> None:
     assert "--executor inline --no-coalesce" in text
 
 
-def test_failures_come_first() -> None:
+BAD = Failure(4, {}, "builtins.ValueError", "bad")
+
+
+def test_many_failures_come_first() -> None:
     """Those of the function, and those that only workers side by side meet."""
-    failure = Failure(4, {}, "builtins.ValueError", "bad")
     rows = pools({8: 1600}, {})
-    text = advice_on(measured(*rows, failed=12, failures=(failure,)))
-    assert text.startswith("12 of 500 items failed (item 4: ValueError: bad): see to them first")
-    rows[2].failed = 3
-    assert advice_on(measured(*rows)).startswith("3 of 1,000 items failed with 8 threads, and none")
+    text = advice_on(measured(*rows, failed=26, failures=(BAD,)))
+    assert text.startswith("26 of 500 items failed (item 4: ValueError: bad): see to them first")
+    rows[2].failed = 60
+    assert advice_on(measured(*rows)).startswith(
+        "60 of 1,000 items failed with 8 threads, and none of 500 with one worker: the function may"
+    )
+    rows[2].failed = 90
+    assert "and 5 of 500 with one worker" in advice_on(measured(*rows, failed=5))
+
+
+def test_few_failures_are_mentioned() -> None:
+    """Behind the recommendation, which is what it would be without them."""
+    rows = pools({8: 1600}, {})
+    without = advice_on(measured(*rows))
+    assert "8 threads" in without
+    text = advice_on(measured(*rows, failed=25, failures=(BAD,)))
+    assert text == f"{without} 25 of 500 items failed (item 4: ValueError: bad)."
+    rows[2].failed = 1
+    assert advice_on(measured(*rows)) == (
+        f"{without} 1 of 1,000 items failed with 8 threads, and none of 500 with one worker: bad "
+        "items, or the function is not safe to run side by side."
+    )
+
+
+def test_where_all_fail_nothing_else_is_said() -> None:
+    """There is no table then."""
+    bench = measured(failed=500, failures=(BAD,))
+    assert "slowest" not in text_of(bench)
+    assert advice_on(bench).startswith("500 of 500 items failed (item 4: ValueError: bad)")
+
+
+def test_a_loop_beside_which_nothing_was_tried() -> None:
+    """Is not said to be as fast as anything."""
+    text = advice_on(measured(*pools({1: 200}, {1: 190})))
+    assert text.endswith(
+        "a plain loop is as fast as one worker (200 items/s); more were not tried."
+    )
 
 
 def test_too_little_to_say_anything() -> None:
@@ -174,7 +210,11 @@ def test_too_little_to_say_anything() -> None:
     assert "10 items are too few" in advice_on(measured(*rows, items=10, total=5000))
     assert "does all 10 items in 50 ms: keep it" in advice_on(measured(*rows, items=10, total=10))
     fast = [row("loop", 1_000_000), row("inline", 300_000)]
-    assert "too short to compare" in advice_on(measured(*fast))
+    assert "too short to compare: take a larger one (--sample)" in advice_on(measured(*fast))
+    cut: list[dict[str, Any]] = [{"sample": 1001}, {"total": 1000, "items": 22}]
+    for changes in cut:
+        few = [row("loop", 100, items=2), row("inline", 100, items=22)]
+        assert "allow more time (--seconds)" in advice_on(measured(*few, **changes))
     assert "does all 2,000 items" in advice_on(measured(*fast, total=2000))
 
 
@@ -487,4 +527,5 @@ def test_the_table_says_what_was_measured() -> None:
     assert "  890 × shop/imports.py:31 (shop_order)" in lines
     assert any(line.startswith("  item 4: ValueError: bad bad") for line in lines)
     assert all(len(line) < 130 for line in lines[:-1])
-    assert lines[-1].startswith("Recommendation: 1 of 500 items failed")
+    assert lines[-1].startswith("Recommendation: 97% of an item is waiting: 8 threads")
+    assert " 1 of 500 items failed (item 4: ValueError: bad bad" in lines[-1]

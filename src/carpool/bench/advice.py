@@ -1,6 +1,7 @@
 """The recommendation: one sentence, by rules over what was measured.
 
-1. Where items failed, there were too few, or they took no time, that is what is said.
+1. Where more than a few items failed, there were too few, or they took no time, that is what is
+   said. A few that failed are said at the end.
 2. Of the ways that were measured, the one that would be through first with the whole source (or, if
    nobody knows how long that is, has the highest rate). Another that is at most 10 % slower and
    simpler is taken instead: a loop, then one process, then threads, then processes; fewer workers;
@@ -15,6 +16,10 @@ from __future__ import annotations
 
 from carpool.bench.figures import Bench, Row, Shares
 from carpool.progress import duration
+
+FEW_FAILED = 0.05
+"""Share of failed items up to which there is advice: they change the figures by less than rounds
+differ, and real files have bad rows."""
 
 TOO_FEW = 16
 """Items below which nothing is said, unless they are all there are."""
@@ -46,8 +51,13 @@ _ORDER = {"loop": 0, "inline": 1, "threads": 2, "processes": 3}
 
 def advice_on(bench: Bench) -> str:
     """Return the recommendation."""
-    if bench.worst_failed:
+    if bench.failed > FEW_FAILED * bench.profiled or _in_pools(bench) > FEW_FAILED:
         return _of_failures(bench)
+    return _advice(bench) + _few_failures(bench)
+
+
+def _advice(bench: Bench) -> str:
+    """Return what to do, whatever failed."""
     all_of_it = bench.total is not None and bench.total <= bench.items
     if bench.items < TOO_FEW and not all_of_it:
         return (
@@ -63,9 +73,15 @@ def advice_on(bench: Bench) -> str:
         if bench.total is not None and seconds < NOT_WORTH_IT:
             return f"A plain loop does all {_items(bench.total)} in {_short(seconds)}: keep it."
         if loop.items / loop.rate < TOO_SHORT:
+            # Those of a larger sample would not fit into the loop's time either.
+            remedy = (
+                "allow more time (--seconds)"
+                if loop.items < bench.sample or bench.sample == bench.total
+                else "take a larger one (--sample)"
+            )
             return (
                 f"The sample takes {_short(loop.items / loop.rate)} in a plain loop, too short to "
-                "compare: take a larger one."
+                f"compare: {remedy}."
             )
     best = best_of(candidates, bench)
     return _why(bench.shares) + _what(best, bench) + _limits(best, bench)
@@ -97,16 +113,44 @@ def _makes_sense(row: Row, *, waits: bool) -> bool:
 
 
 def _of_failures(bench: Bench) -> str:
-    first = f" ({in_a_line(str(bench.failures[0]))})" if bench.failures else ""
-    if bench.failed:
+    if bench.failed > FEW_FAILED * bench.profiled:
         return (
-            f"{bench.failed:,} of {_items(bench.profiled)} failed{first}: see to them first, since "
-            "what an item costs that fails is not what one costs that succeeds."
+            f"{bench.failed:,} of {_items(bench.profiled)} failed{_first(bench)}: see to them "
+            "first, since what an item costs that fails is not what one costs that succeeds."
         )
-    worst = max(bench.rows, key=lambda row: row.failed)
+    worst = max(bench.rows, key=_share_failed)
     return (
-        f"{worst.failed:,} of {_items(bench.items)} failed with {worst.way.label}, and none with "
-        "one worker: the function may not be safe to run side by side. See to that first."
+        f"{worst.failed:,} of {_items(worst.items)} failed with {worst.way.label}, and "
+        f"{bench.failed or 'none'} of {bench.profiled:,} with one worker: the function may not be "
+        "safe to run side by side. See to that first."
+    )
+
+
+def _few_failures(bench: Bench) -> str:
+    if bench.failed:
+        return f" {bench.failed:,} of {_items(bench.profiled)} failed{_first(bench)}."
+    if not bench.worst_failed:
+        return ""
+    worst = max(bench.rows, key=_share_failed)
+    return (
+        f" {worst.failed:,} of {_items(worst.items)} failed with {worst.way.label}, and none of "
+        f"{bench.profiled:,} with one worker: bad items, or the function is not safe to run side "
+        "by side."
+    )
+
+
+def _first(bench: Bench) -> str:
+    return f" ({in_a_line(str(bench.failures[0]))})" if bench.failures else ""
+
+
+def _share_failed(row: Row) -> float:
+    return row.failed / row.items if row.items else 0.0
+
+
+def _in_pools(bench: Bench) -> float:
+    """Return the largest share of failed items that a way had beyond one worker's profile."""
+    return max((_share_failed(row) for row in bench.rows), default=0.0) - (
+        bench.failed / bench.profiled
     )
 
 
@@ -128,6 +172,11 @@ def _why(shares: Shares) -> str:
 def _what(best: Row, bench: Bench) -> str:
     way, loop = best.way, bench.loop
     if way.kind == "loop":
+        if not any(row.is_measured and row.way.workers > 1 for row in bench.rows):
+            return (
+                f"a plain loop is as fast as one worker ({best.rate:,.0f} items/s); more were not "
+                "tried."
+            )
         return f"a plain loop is as fast as anything ({best.rate:,.0f} items/s): keep it."
     if way.kind == "inline":
         how = "one process, --executor inline" + ("" if way.coalesce else " --no-coalesce")

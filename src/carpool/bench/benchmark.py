@@ -42,6 +42,9 @@ PASSES = 3
 MOSTLY = 0.5
 """Share of waiting from which many workers are trusted to do what is expected of them, at half."""
 
+NEARLY_ALL = 0.9
+"""Share of failed items from which no ways are compared: it would be how fast they fail."""
+
 LEAST_PASSES = 8
 """Passes of the fewest items that a benchmark is at least, in the time that one process takes: the
 warm-up, the profile, the loop, and the ways that aren't faster, once."""
@@ -109,8 +112,9 @@ def bench(
     passes = PASSES if len(part) > FEWEST else 1
     report, shares, item_seconds = _profile(subject, part, pace, passes, coalesce=coalesce)
     done = max(1, report.total + report.skipped)
+    failed = report.failed + report.unknown
     planned = ways(len(whole), item_seconds, shares, processors, workers=workers, coalesce=coalesce)
-    rows = [Row(way) for way in planned]
+    rows = [Row(way) for way in planned] if failed < NEARLY_ALL * done else []
     tell(f"an item takes {in_units(item_seconds)}; {len(rows)} ways are compared")
     rounds = Rounds(
         subject,
@@ -126,9 +130,11 @@ def bench(
     for row in rows:
         row.expected = rate_of(row.way, item_seconds, shares, processors)
         row.overhead = start_of(row.way)
-    rounds.measure()
+    if rows:
+        rounds.measure()
     return Bench(
-        items=max((row.items for row in rows), default=0),
+        items=max((row.items for row in rows), default=done),
+        sample=len(whole),
         total=whole.total,
         rounds=rounds.number,
         seconds=time.monotonic() - began,
@@ -138,7 +144,7 @@ def bench(
         shares=shares,
         coalesced=report.coalesced,
         failures=report.failures,
-        failed=report.failed + report.unknown,
+        failed=failed,
         processors=processors,
         load=load,
         # Those of another size than their own have been tried by a way of that size.

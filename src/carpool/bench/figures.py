@@ -122,6 +122,7 @@ class Bench:
 
     Attributes:
         items: of the sample, in the way that was given the most of them.
+        sample: that were taken from the source.
         total: of the source; None if it doesn't tell.
         rounds: that were begun.
         seconds: that everything took.
@@ -134,10 +135,11 @@ class Bench:
         failed: items that failed.
         processors: that this process may use.
         load: how many of them others used just before, or waited for; 0.0 where nobody tells.
-        rows: the ways, in the table's order.
+        rows: the ways, in the table's order; none where nearly all items failed.
     """
 
     items: int
+    sample: int
     total: int | None
     rounds: int
     seconds: float

@@ -18,7 +18,9 @@ MOST_FAILURES = 3
 
 def text_of(bench: Bench) -> str:
     """Return the report."""
-    parts = [_head(bench), _table(bench)]
+    parts = [_head(bench)]
+    if bench.rows:
+        parts.append(_table(bench))
     parts += [text for text in (_flushes(bench), _failures(bench)) if text]
     parts.append(f"Recommendation: {advice_on(bench)}")
     return "\n\n".join(parts)
