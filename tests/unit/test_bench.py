@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from carpool.bench.advice import advice_on, best_of
 from carpool.bench.figures import Bench, Kind, Row, Shares, Way
-from carpool.bench.measuring import rate_of
+from carpool.bench.measuring import Timing, rate_of
 from carpool.bench.profile import Profile, owner_of
+from carpool.bench.rounds import Rounds, charge_first_pool
 from carpool.bench.sample import Sample
 from carpool.bench.table import text_of
 from carpool.bench.ways import fitted, items_for, paced_size, ways
@@ -151,6 +152,23 @@ def test_chunk_sizes_are_named_only_where_they_matter() -> None:
     assert "--executor inline, --chunk-size 100:" in advice_on(measured(*rows, shares=DATABASE))
 
 
+def test_chunk_sizes_are_not_named_by_chance() -> None:
+    """Nor the switch: not of one round, nor for less than 15 % more than run()'s own way."""
+    rows = [row("loop", 100), row("inline", 500)]
+    odd = [row("inline", 570, paced=False), row("inline", 570, coalesce=False)]
+    for other in odd:
+        text = advice_on(measured(*rows, other, shares=DATABASE))
+        assert "one process, --executor inline: 500 items/s" in text
+    for other in (row("inline", 580, paced=False), row("inline", 580, coalesce=False)):
+        text = advice_on(measured(*rows, other, shares=DATABASE))
+        assert "580 items/s" in text
+        once = advice_on(measured(*rows, other, shares=DATABASE, rounds=1))
+        assert "one process, --executor inline: 500 items/s" in once
+    # A bench without coalescing has no other way.
+    alone = [row("loop", 100), row("inline", 500, coalesce=False)]
+    assert "--executor inline --no-coalesce" in advice_on(measured(*alone, shares=DATABASE))
+
+
 def test_without_coalescing_is_an_option_like_others() -> None:
     """Named by its switch."""
     rows = [row("loop", 100), row("inline", 500), row("inline", 900, coalesce=False)]
@@ -279,6 +297,61 @@ def test_what_is_advised_is_close_to_the_best(
         assert best.rate >= 0.9 * max(r.rate for r in allowed)
     else:
         assert best.seconds_for(total) <= min(r.seconds_for(total) for r in allowed) / 0.899
+
+
+# The first pool.
+
+
+def test_what_the_first_pool_pays_each_run_pays() -> None:
+    """The fork server's start, which a benchmark has once."""
+    one, two = row("processes", 100, 1), row("processes", 200, 2)
+    one.fixed, two.fixed = [0.1, 0.1], [0.2, 0.3, 0.2]
+    # A look came first, which isn't counted.
+    charge_first_pool([(one, 0.7), (two, 0.2), (one, 0.1), (two, 0.3), (one, 0.1), (two, 0.2)])
+    assert (one.start_up, two.start_up) == pytest.approx((0.7, 0.8))
+    assert two.seconds_for(100) == pytest.approx(0.8 + 0.5)
+
+
+class FirstIsSlow:
+    """Measures nothing; its first pool of processes takes a second longer than the others."""
+
+    pools = 0
+
+    def measure(self, way: Way, sample: Sample, *, savepoints: bool) -> Timing:
+        if way.kind != "processes":
+            return Timing(1000.0, 0.0)
+        self.pools += 1
+        return Timing(1000.0, 1.25 if self.pools == 1 else 0.25)
+
+
+def test_rounds_know_the_first_pool() -> None:
+    """Whether it was in a look or not, and before all rows are told."""
+    for item_seconds in (1e-6, 10.0):  # items that take long have no look before them
+        rows = [Row(Way("inline")), Row(Way("processes", 1)), Row(Way("processes", 2))]
+        Rounds(
+            cast(Any, FirstIsSlow()),
+            Sample.take(list(range(100)), 100, ["default"]),
+            rows,
+            time.monotonic() + 5.0,
+            in_loop=100,
+            savepoints=False,
+            item_seconds=item_seconds,
+            waits=False,
+            tell=lambda line: None,
+        ).measure()
+        assert [row.start_up for row in rows] == [0.0, 1.25, 1.25]
+
+
+def test_the_first_pool_is_charged_once() -> None:
+    """Where it was counted, too; and nothing, where there is nothing to compare it with."""
+    one, two = row("processes", 100, 1), row("processes", 200, 2)
+    one.fixed, two.fixed = [0.7, 0.1], [0.2, 0.2]
+    charge_first_pool([(one, 0.7), (two, 0.2), (one, 0.1), (two, 0.2)])
+    assert (one.start_up, two.start_up) == pytest.approx((0.7, 0.8))
+    one.fixed, one.once = [0.7], 0.0
+    charge_first_pool([(one, 0.7), (two, 0.2)])
+    charge_first_pool([])
+    assert one.start_up == 0.7
 
 
 # The ways.

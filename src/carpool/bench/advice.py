@@ -6,7 +6,9 @@
    nobody knows how long that is, has the highest rate). Another that is at most 10 % slower and
    simpler is taken instead: a loop, then one process, then threads, then processes; fewer workers;
    `run`'s own chunk size.
-3. What else seems to gain something does so by chance: one worker in a pool, which does what one
+3. Another chunk size, or no coalescing, only if it gains clearly in more than one round: else
+   `run`'s own way is taken, since the two differ by little and rounds by more.
+4. What else seems to gain something does so by chance: one worker in a pool, which does what one
    process does; and threads that have nothing to overlap. At least a third of an item's time must
    wait or be in the database, or they must have computed on more than one processor, as libraries
    do outside of Python's lock.
@@ -32,6 +34,9 @@ NOT_WORTH_IT = 1.0
 
 CLOSE = 0.9
 """Of the best: what is as fast as this is taken if it is simpler."""
+
+CLEARLY = 1.15
+"""Times as fast as `run`'s own way that another chunk size, or no coalescing, must be."""
 
 OVERLAPS = 1 / 3
 """Share of waiting and database that threads need: with less, half as fast again is the most that
@@ -96,7 +101,13 @@ def best_of(rows: list[Row], bench: Bench) -> Row:
         return bench.total / row.seconds_for(bench.total)
 
     waits = bench.shares.waiting + bench.shares.database >= OVERLAPS
-    allowed = [row for row in rows if _makes_sense(row, waits=waits)] or rows
+    sensible = [row for row in rows if _makes_sense(row, waits=waits)] or rows
+
+    def gains(row: Row) -> bool:
+        own = _own_way(row, sensible)
+        return own is row or (bench.rounds > 1 and speed(row) > CLEARLY * speed(own))
+
+    allowed = [row for row in sensible if gains(row)]
     top = max(map(speed, allowed))
     return min(
         (row for row in allowed if speed(row) >= CLOSE * top),
@@ -110,6 +121,16 @@ def _makes_sense(row: Row, *, waits: bool) -> bool:
         return True
     overlaps = row.way.kind != "threads" or waits or row.used > SIDE_BY_SIDE
     return row.way.workers > 1 and overlaps
+
+
+def _own_way(row: Row, rows: list[Row]) -> Row:
+    """Return what `run` does by itself with such workers; the row, if that wasn't measured."""
+    own = [
+        r
+        for r in rows
+        if (r.way.kind, r.way.workers, r.way.paced) == (row.way.kind, row.way.workers, True)
+    ]
+    return next((r for r in own if r.way.coalesce), row if row in own or not own else own[0])
 
 
 def _of_failures(bench: Bench) -> str:
