@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carpool.bench import bench as bench_of
 from carpool.bench.advice import advice_on, best_of
 from carpool.bench.figures import Bench, Kind, Row, Shares, Way
 from carpool.bench.measuring import Timing, rate_of
@@ -595,10 +596,66 @@ def test_the_table_says_what_was_measured() -> None:
     assert threads[2:7] == ["1,000", "100", "1,600", "1,568–1,632", "8.0"]
     assert threads[-2:] == ["31", "s"]
     assert "  4 processes: can't be run in memory" in lines
-    assert "  8 threads: 4 items failed" in lines
-    assert "  2 processes: 2 transactions were tried again" in lines
+    assert "  8 threads, chunks of 100: 4 items failed" in lines
+    assert "  2 processes, chunks of 100: 2 transactions were tried again" in lines
     assert "  890 × shop/imports.py:31 (shop_order)" in lines
     assert any(line.startswith("  item 4: ValueError: bad bad") for line in lines)
     assert all(len(line) < 130 for line in lines[:-1])
     assert lines[-1].startswith("Recommendation: 97% of an item is waiting: 8 threads")
     assert " 1 of 500 items failed (item 4: ValueError: bad bad" in lines[-1]
+
+
+def test_the_table_says_a_reason_once() -> None:
+    """For all ways that have it."""
+    rows = [Row(Way("threads", n), note="there is a transaction") for n in (1, 2, 4)]
+    assert "  1 thread; 2 threads; 4 threads: there is a transaction" in text_of(
+        measured(*rows)
+    ).split("\n")
+
+
+def test_one_of_something_is_singular() -> None:
+    """In the table and in the sentence; and slow items have a rate."""
+    rows = [row("loop", 0.5, items=1), row("inline", 0.5, items=1)]
+    rows[1].failed = rows[1].retries = 1
+    figures = Figures(1, 1, 1)
+    figures.early[EarlyFlush("t", "a.py:1")] = 1
+    one: dict[str, Any] = {
+        "items": 1,
+        "sample": 1,
+        "profiled": 1,
+        "coalesced": figures,
+        "rounds": 1,
+    }
+    text = text_of(measured(*rows, total=1, **one))
+    assert text.startswith("up to 1 item, 1 round in")
+    assert "  inline, chunks of 100: 1 transaction was tried again" in text
+    assert "1 write of 1 item became 1 statement; 1 early flush broke their batches" in text
+    (line,) = (line.split() for line in text.splitlines() if line.startswith("inline "))
+    assert line[3:5] == ["0.5", "0.49–0.51"]
+    assert text.endswith("Recommendation: 1 of 1 item failed: see to them first.")
+    few = advice_on(measured(row("loop", 0.5, items=1), total=None, **one))
+    assert few.startswith("1 item is too few")
+    fast = measured(row("loop", 5000, items=1), total=1, **one)
+    assert advice_on(fast) == "A plain loop does 1 item in 200 µs: keep it."
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sample": True},
+        {"sample": 1.5},
+        {"sample": 0},
+        {"seconds": "3"},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"seconds": True},
+        {"workers": 2.5},
+        {"workers": "2"},
+        {"workers": 0},
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_refused(wrong: dict[str, Any]) -> None:
+    """Before anything is read, with its name."""
+    with pytest.raises(ConfigurationError, match=f"^{next(iter(wrong))}="):
+        bench_of(print, iter([1]), **wrong)

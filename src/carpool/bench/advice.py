@@ -17,7 +17,8 @@
 from __future__ import annotations
 
 from carpool.bench.figures import Bench, Row, Shares
-from carpool.progress import duration
+from carpool.progress import duration, in_units
+from carpool.words import a_second, counted
 
 FEW_FAILED = 0.05
 """Share of failed items up to which there is advice: they change the figures by less than rounds
@@ -65,8 +66,9 @@ def _advice(bench: Bench) -> str:
     """Return what to do, whatever failed."""
     all_of_it = bench.total is not None and bench.total <= bench.items
     if bench.items < TOO_FEW and not all_of_it:
+        are = "is" if bench.items == 1 else "are"
         return (
-            f"{_items(bench.items)} are too few to say anything: take a larger sample, or allow "
+            f"{_items(bench.items)} {are} too few to say anything: take a larger sample, or allow "
             "more time."
         )
     loop = bench.loop
@@ -76,7 +78,8 @@ def _advice(bench: Bench) -> str:
     if loop is not None:
         seconds = loop.seconds_for(bench.total or bench.items)
         if bench.total is not None and seconds < NOT_WORTH_IT:
-            return f"A plain loop does all {_items(bench.total)} in {_short(seconds)}: keep it."
+            everything = f"{'all ' if bench.total > 1 else ''}{_items(bench.total)}"
+            return f"A plain loop does {everything} in {_short(seconds)}: keep it."
         if loop.items / loop.rate < TOO_SHORT:
             # Those of a larger sample would not fit into the loop's time either.
             remedy = (
@@ -140,6 +143,8 @@ def _of_failures(bench: Bench) -> str:
             "first, since what an item costs that fails is not what one costs that succeeds."
         )
     worst = max(bench.rows, key=_share_failed)
+    if worst.way.workers == 1:  # an item that the profile did not come to
+        return f"{worst.failed:,} of {_items(worst.items)} failed: see to them first."
     return (
         f"{worst.failed:,} of {_items(worst.items)} failed with {worst.way.label}, and "
         f"{bench.failed or 'none'} of {bench.profiled:,} with one worker: the function may not be "
@@ -153,6 +158,8 @@ def _few_failures(bench: Bench) -> str:
     if not bench.worst_failed:
         return ""
     worst = max(bench.rows, key=_share_failed)
+    if worst.way.workers == 1:
+        return f" {worst.failed:,} of {_items(worst.items)} failed."
     return (
         f" {worst.failed:,} of {_items(worst.items)} failed with {worst.way.label}, and none of "
         f"{bench.profiled:,} with one worker: bad items, or the function is not safe to run side "
@@ -195,10 +202,10 @@ def _what(best: Row, bench: Bench) -> str:
     if way.kind == "loop":
         if not any(row.is_measured and row.way.workers > 1 for row in bench.rows):
             return (
-                f"a plain loop is as fast as one worker ({best.rate:,.0f} items/s); more were not "
-                "tried."
+                f"a plain loop is as fast as one worker ({a_second(best.rate)} items/s); more were "
+                "not tried."
             )
-        return f"a plain loop is as fast as anything ({best.rate:,.0f} items/s): keep it."
+        return f"a plain loop is as fast as anything ({a_second(best.rate)} items/s): keep it."
     if way.kind == "inline":
         how = "one process, --executor inline" + ("" if way.coalesce else " --no-coalesce")
     else:
@@ -210,7 +217,7 @@ def _what(best: Row, bench: Bench) -> str:
             how += " or more"
     if not way.paced:
         how += f", --chunk-size {best.chunk_size}"
-    speed = f"{best.rate:,.0f} items/s"
+    speed = f"{a_second(best.rate)} items/s"
     if loop is not None:
         speed += f", {best.rate / loop.rate:.1f} times the plain loop"
     if loop is not None and bench.total is not None and bench.total > bench.items:
@@ -228,17 +235,17 @@ def _limits(best: Row, bench: Bench) -> str:
     if reading is None or best.rate * reading < READING:
         return doubt
     return doubt + (
-        f" Reading the source alone takes {reading * 1e6:,.0f} µs an item, {1 / reading:,.0f} "
+        f" Reading the source alone takes {reading * 1e6:,.0f} µs an item, {a_second(1 / reading)} "
         "items/s: no workers are faster than that."
     )
 
 
 def _items(number: int) -> str:
-    return f"{number:,} item{'' if number == 1 else 's'}"
+    return counted(number, "item")
 
 
 def _short(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
+    return in_units(seconds) if seconds < 1 else duration(seconds)
 
 
 def in_a_line(text: str, length: int = 120) -> str:

@@ -26,6 +26,7 @@ from carpool.executors.cpus import usable_cpus
 from carpool.options import StartMethod
 from carpool.progress import duration, in_units
 from carpool.report import Report
+from carpool.words import counted
 
 SAMPLE = 10_000
 """Items taken at most, unless asked for otherwise: fast ones, of 50 µs, take half a second then."""
@@ -105,8 +106,9 @@ def bench(
     least = min(len(whole), FEWEST) * pace * LEAST_PASSES
     if least > seconds:
         raise ConfigurationError(
-            f"An item takes {in_units(pace)}, so even {min(len(whole), FEWEST)} of them take about "
-            f"{duration(least)}, and the time is {duration(seconds)}. Allow more of it (--seconds)."
+            f"An item takes {in_units(pace)}, so the passes over "
+            f"{counted(min(len(whole), FEWEST), 'item')} take about {duration(least)} at least, "
+            f"and the time is {in_units(seconds)}. Allow more of it (--seconds)."
         )
     part = whole.part(_most(len(whole), seconds * PROFILE / PASSES, pace))
     passes = PASSES if len(part) > FEWEST else 1
@@ -115,7 +117,8 @@ def bench(
     failed = report.failed + report.unknown
     planned = ways(len(whole), item_seconds, shares, processors, workers=workers, coalesce=coalesce)
     rows = [Row(way) for way in planned] if failed < NEARLY_ALL * done else []
-    tell(f"an item takes {in_units(item_seconds)}; {len(rows)} ways are compared")
+    what = f"{len(rows)} ways are" if rows else "nearly all items fail, so nothing is"
+    tell(f"an item takes {in_units(item_seconds)}; {what} compared")
     rounds = Rounds(
         subject,
         whole,
@@ -153,9 +156,15 @@ def bench(
 
 
 def _check(sample: int, seconds: float, workers: int | None) -> None:
-    for name, value in (("sample", sample), ("seconds", seconds), ("workers", workers)):
-        if value is not None and not value > 0:
-            raise ConfigurationError(f"{name}={value!r} must be more than 0.")
+    for name, value in (("sample", sample), ("workers", 1 if workers is None else workers)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"{name}={value!r} must be a whole number, 1 or more.")
+    if (
+        not isinstance(seconds, int | float)
+        or isinstance(seconds, bool)
+        or not 0 < seconds < float("inf")
+    ):
+        raise ConfigurationError(f"seconds={seconds!r} must be a number of seconds, more than 0.")
 
 
 def _most(items: int, seconds: float, pace: float) -> int:

@@ -18,6 +18,7 @@ from carpool.command.running import End, Exit, calls_of_options, in_a_line
 from carpool.command.source import source_of
 from carpool.exceptions import ConfigurationError
 from carpool.rejects import line_of
+from carpool.words import counted
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -59,14 +60,16 @@ def perform(options: dict[str, Any], tell: Callable[[str], Any]) -> End:
 
 def _end_of(measured: Bench) -> End:
     if measured.failed:
-        message = f"{measured.failed:,} of {measured.profiled:,} items did not succeed."
+        message = f"{measured.failed:,} of {counted(measured.profiled, 'item')} did not succeed."
         if not measured.rows:
             message += f" The first: {shortened(str(measured.failures[0]))}"
         return End(Exit.FAILED, message=message)
     if not any(row.is_measured for row in measured.rows):
         return End(Exit.BROKEN_OFF, message="Nothing could be measured; the report says why.")
     if measured.worst_failed:
-        return End(Exit.FAILED, message=f"{measured.worst_failed:,} items did not succeed.")
+        return End(
+            Exit.FAILED, message=f"{counted(measured.worst_failed, 'item')} did not succeed."
+        )
     return End(Exit.WELL)
 
 
