@@ -29,7 +29,8 @@ from carpool.coalescing.figures import Figures
 from carpool.types import Spent
 
 ENOUGH_SECONDS = 2.0
-"""Seconds of wall clock that it must have taken. Of less nobody wants to save anything."""
+"""Seconds of wall clock that it must have taken, and its chunks, since a pool's start is no
+waiting. Of less nobody wants to save anything."""
 
 ENOUGH_ITEMS = 20
 """Items likewise: two slow ones may be chance."""
@@ -107,7 +108,7 @@ def hint_of(seen: Seen) -> str | None:
     """Return the hint, if there is one."""
     if (
         seen.items < ENOUGH_ITEMS
-        or seen.seconds < ENOUGH_SECONDS
+        or min(seen.seconds, seen.spent.seconds) < ENOUGH_SECONDS
         or seen.failed >= MOST_FAILED * seen.items
     ):
         return None
