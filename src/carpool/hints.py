@@ -4,10 +4,19 @@ A hint is given only where the figures speak clearly; the constants say what cle
 looked at in this order, and the first that applies is the hint:
 
 - the items' time was mostly waiting, and there are few workers: threads, or more of them;
-- threads took turns at one processor: processes;
+- threads took turns at one processor, and there is one for each of them: processes;
 - early flushes broke most batches: the line that caused most of them.
 
+Whoever follows one of the first two is never given the other: Note [No hint takes back another].
 `manage.py carpool bench` measures what a hint supposes.
+
+Note [No hint takes back another]
+    From inside, a thread that waits for its turn looks like one that waits for the network, so what
+    threads that took turns would do in processes is not known. It has a lower limit: N threads that
+    kept U of one processor busy, by S seconds an item, took N * S / U for one, so P processes do at
+    least P * U / (N * S) a second. With P >= N that is no less than the threads did, and keeps U
+    processors busy at least, of which `_of_waiting` says nothing. It, in turn, is of runs that use
+    less than half of what threads could, and these can't gain more.
 """
 
 from __future__ import annotations
@@ -20,24 +29,36 @@ from carpool.coalescing.figures import Figures
 from carpool.types import Spent
 
 ENOUGH_SECONDS = 2.0
-"""Seconds that the chunks must have taken. Of a shorter run nobody wants to save anything."""
+"""Seconds of wall clock that it must have taken, and its chunks, since a pool's start is no
+waiting. Of less nobody wants to save anything."""
 
 ENOUGH_ITEMS = 20
 """Items likewise: two slow ones may be chance."""
+
+MOST_FAILED = 0.5
+"""Share of failed items from which there is no hint: what they cost is not what good ones cost."""
 
 WAITING = 0.75
 """Share of the items' time from which waiting is worth a hint: four workers do what one does."""
 
 BUSY = 0.5
-"""Share of the processors in use from which a worker's waiting may be for its turn at one: then
-more workers would only wait more."""
+"""Share in use, of the processors that threads can use, from which more of them don't gain a factor
+of two, and waiting may be for a turn at one."""
 
 ONE_PROCESSOR = 0.8
 """Processors in use by all threads together from which they are held to have taken turns at one.
 The rest of it goes to the lock that they pass around."""
 
 MANY_THREADS = 32
-"""Threads that a hint names, each with a connection: PostgreSQL takes a hundred by default."""
+"""Threads that a hint names, each with a connection: PostgreSQL takes a hundred by default. With
+half of them and more a run has enough: it could gain a factor of two at best."""
+
+FEW_THREADS = 8
+"""Threads that a hint names, and a run has enough of, likewise, where chunks write by turns."""
+
+HARDLY_DATABASE = 0.1
+"""Share of the database from which chunks that write by turns have no hint: ten at once is then the
+most that there can be, and the more are waiting for the lock the longer it takes."""
 
 ENOUGH_WRITES = 1_000
 """Writes from which broken batches are worth a hint."""
@@ -62,6 +83,8 @@ class Seen:
         where: in the caller, or in what kind of workers.
         processors: that this process may use.
         may_use_threads: whether there can be threads, and chunks run side by side in them.
+        failed: items of those that failed, or are unknown.
+        one_writer: chunks write by turns, as on SQLite.
     """
 
     items: int
@@ -72,43 +95,53 @@ class Seen:
     where: Literal["here", "threads", "processes"]
     processors: int
     may_use_threads: bool
+    failed: int = 0
+    one_writer: bool = False
+
+    @property
+    def in_use(self) -> float:
+        """Processors in use, on average."""
+        return self.spent.cpu / self.seconds if self.seconds > 0 else 0.0
 
 
 def hint_of(seen: Seen) -> str | None:
     """Return the hint, if there is one."""
-    if seen.items < ENOUGH_ITEMS or seen.spent.seconds < ENOUGH_SECONDS:
+    if (
+        seen.items < ENOUGH_ITEMS
+        or min(seen.seconds, seen.spent.seconds) < ENOUGH_SECONDS
+        or seen.failed >= MOST_FAILED * seen.items
+    ):
         return None
     return _of_waiting(seen) or _of_turns(seen) or _of_flushes(seen.coalesced)
 
 
 def _of_waiting(seen: Seen) -> str | None:
-    share = seen.spent.waiting / seen.spent.seconds
-    # Threads share one processor, unless this Python can do without the lock.
-    usable = 1 if seen.where == "threads" and _has_global_lock() else seen.processors
-    in_use = seen.spent.cpu / seen.seconds if seen.seconds > 0 else 0.0
-    if (
-        share < WAITING
-        or not seen.may_use_threads
-        or seen.workers >= MANY_THREADS
-        or in_use > BUSY * min(usable, seen.workers)
-    ):
+    spent = seen.spent
+    if not seen.may_use_threads or spent.waiting < WAITING * spent.seconds or not spent.seconds:
         return None
+    if seen.one_writer and spent.database >= HARDLY_DATABASE * spent.seconds:
+        return None
+    threads = FEW_THREADS if seen.one_writer else MANY_THREADS
+    # Threads share one processor, unless this Python can do without the lock.
+    usable = 1 if _has_global_lock() else seen.processors
+    if seen.workers >= threads / 2 or seen.in_use > BUSY * usable:
+        return None
+    share = spent.waiting / spent.seconds
     told = f"{share:.0%} of the items' time was waiting, not in the database"
-    return f'{told}: executor="threads", workers={MANY_THREADS} would overlap it'
+    return f'{told}: executor="threads", workers={threads} would overlap it'
 
 
 def _of_turns(seen: Seen) -> str | None:
-    in_use = seen.spent.cpu / seen.seconds if seen.seconds > 0 else 0.0
     if (
         seen.where != "threads"
-        or seen.processors < 2
+        or seen.workers > seen.processors  # Note [No hint takes back another]
         or not _has_global_lock()
-        or in_use < ONE_PROCESSOR
+        or seen.in_use < ONE_PROCESSOR
     ):
         return None
     return (
-        f"{seen.workers} threads took turns at one processor, which was in use for {in_use:.0%} of "
-        f'the time: executor="processes" would use {seen.processors}'
+        f"{seen.workers} threads took turns at one processor, which was in use for "
+        f'{seen.in_use:.0%} of the time: executor="processes" would use {seen.processors}'
     )
 
 

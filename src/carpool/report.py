@@ -9,6 +9,7 @@ from typing import Any
 from carpool.coalescing.figures import Figures
 from carpool.exceptions import ItemsFailed
 from carpool.types import Failure, Spent
+from carpool.words import a_second, counted
 
 KEPT_FAILURES = 100
 """Failures a report holds whole; the rest are counted, and in the rejects file if there is one.
@@ -93,11 +94,11 @@ class Report:
                 parts.append(f"{count:,} {name}")
         if self.retries:
             parts.append(f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}")
-        workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+        workers = counted(self.workers, "worker")
         lines = [
-            f"{self.total:,} items in {self.seconds:.1f} s ({self.rate:,.0f}/s): "
+            f"{counted(self.total, 'item')} in {self.seconds:.1f} s ({a_second(self.rate)}/s): "
             f"{', '.join(parts)}" + (" (dry run: all rolled back)" if self.dry_run else ""),
-            f"{self.chunks:,} chunks by {workers}, {self.executor}",
+            f"{counted(self.chunks, 'chunk')} by {workers}, {self.executor}",
         ]
         if self.already or self.failed_before:
             before = f"{self.already:,} of them were done before"
@@ -105,7 +106,7 @@ class Report:
                 before += f", {self.failed_before:,} had failed and not been tried again"
             lines.append(before)
         if self.repeated:
-            lines[1] += f"; the function was called again {self.repeated:,} times"
+            lines[1] += f"; the function was called again {counted(self.repeated, 'time')}"
         if self.coalesced is not None and self.coalesced.queued:
             lines.append(str(self.coalesced))
         if self.hint is not None:

@@ -556,7 +556,7 @@ class _Run:
         executor = self._executor
         local = executor.local and executor.workers > 1
         return Seen(
-            items=self._settling.done,
+            items=self._settling.done - self._settling.not_run,
             seconds=self._seconds,
             spent=self._settling.spent,
             coalesced=self._settling.figures,
@@ -564,6 +564,8 @@ class _Run:
             where="here" if executor.workers == 1 else "threads" if local else "processes",
             processors=usable_cpus(),
             may_use_threads=self._may_use_threads(),
+            failed=self._settling.failed - self._settling.not_run + self._settling.unknown,
+            one_writer=databases.have_one_writer(self._options.aliases),
         )
 
     def _may_use_threads(self) -> bool:

@@ -36,9 +36,9 @@ TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 INSTALLING = ["python3 -m venv venv", ". venv/bin/activate", "pip install django-carpool"]
 
 VARYING = [
-    (r"in [\d,.]+ s \([\d,]+/s\)", "in … s (…/s)"),
-    (r"^[\d,]+ chunks by .*", "… chunks by …"),  # and how often the function was called again
-    (r"^[\d,]+ writes became [\d,]+ statements.*", "… writes became … statements"),
+    (r"in [\d,.]+ s \([\d,.]+/s\)", "in … s (…/s)"),
+    (r"^[\d,]+ chunks? by .*", "… chunks by …"),  # and how often the function was called again
+    (r"^[\d,]+ writes? became [\d,]+ statements?.*", "… writes became … statements"),
     (r"take about .*, COMMITs", "take about …, COMMITs"),
     # Of the run that is interrupted, at a moment that nobody knows:
     (r"(?<=^Interrupted\.\n).* [\d,]+ succeeded(, [\d,]+ not run)?$", "… succeeded"),

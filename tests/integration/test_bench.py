@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from carpool.bench import bench
+from carpool.bench import advice_on, bench
 from carpool.bench.loop import loop
 from carpool.bench.sample import Sample
 from carpool.calling import calls_of
@@ -117,6 +117,14 @@ def test_typed_items_and_failures() -> None:
     assert {row.failed for row in found.rows} == {1}
     assert [failure.index for failure in found.failures] == [0]
     assert connection.in_atomic_block is False
+
+
+def test_nothing_is_compared_where_nearly_all_fail() -> None:
+    """How fast they fail is of no use to anybody."""
+    found = bench(make, [f"bad{word}" for word in WORDS], seconds=2, workers=2)
+    assert (found.rows, found.rounds) == ((), 0)
+    assert found.failed == found.profiled == found.items
+    assert "ValueError: badw000" in advice_on(found)
 
 
 def test_lines_of_progress() -> None:

@@ -116,6 +116,25 @@ def test_a_run_that_waits_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(sleep, range(30), executor="threads", workers=32).hint is None
 
 
+def test_threads_as_many_as_the_database_has_use_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer on SQLite, whose chunks write by turns."""
+    monkeypatch.setattr(hints_module, "ENOUGH_SECONDS", 0.1)
+    number = 8 if connection.vendor == "sqlite" else 32
+    assert f"workers={number} " in str(run(sleep, range(30)).hint)
+
+
+def sleep_and_fail(n: int) -> None:
+    sleep(n)
+    raise ValueError(n)
+
+
+def test_no_hint_where_all_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are to be seen to first."""
+    monkeypatch.setattr(hints_module, "ENOUGH_SECONDS", 0.1)
+    report = run(sleep_and_fail, range(30))
+    assert (report.failed, report.hint) == (30, None)
+
+
 def test_no_hint_where_chunks_cannot_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     """On SQLite without coalescing they take turns at its lock, whatever they wait for."""
     monkeypatch.setattr(hints_module, "ENOUGH_SECONDS", 0.1)

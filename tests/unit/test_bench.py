@@ -7,16 +7,18 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carpool.bench import bench as bench_of
 from carpool.bench.advice import advice_on, best_of
 from carpool.bench.figures import Bench, Kind, Row, Shares, Way
-from carpool.bench.measuring import rate_of
+from carpool.bench.measuring import Timing, rate_of
 from carpool.bench.profile import Profile, owner_of
+from carpool.bench.rounds import Rounds, charge_first_pool
 from carpool.bench.sample import Sample
 from carpool.bench.table import text_of
 from carpool.bench.ways import fitted, items_for, paced_size, ways
@@ -45,6 +47,7 @@ def measured(*rows: Row, shares: Shares = WAITING, **changes: Any) -> Bench:
     """Return a benchmark with these rows."""
     values: dict[str, Any] = {
         "items": 1000,
+        "sample": 1000,
         "total": None,
         "rounds": 3,
         "seconds": 30.0,
@@ -150,6 +153,23 @@ def test_chunk_sizes_are_named_only_where_they_matter() -> None:
     assert "--executor inline, --chunk-size 100:" in advice_on(measured(*rows, shares=DATABASE))
 
 
+def test_chunk_sizes_are_not_named_by_chance() -> None:
+    """Nor the switch: not of one round, nor for less than 15 % more than run()'s own way."""
+    rows = [row("loop", 100), row("inline", 500)]
+    odd = [row("inline", 570, paced=False), row("inline", 570, coalesce=False)]
+    for other in odd:
+        text = advice_on(measured(*rows, other, shares=DATABASE))
+        assert "one process, --executor inline: 500 items/s" in text
+    for other in (row("inline", 580, paced=False), row("inline", 580, coalesce=False)):
+        text = advice_on(measured(*rows, other, shares=DATABASE))
+        assert "580 items/s" in text
+        once = advice_on(measured(*rows, other, shares=DATABASE, rounds=1))
+        assert "one process, --executor inline: 500 items/s" in once
+    # A bench without coalescing has no other way.
+    alone = [row("loop", 100), row("inline", 500, coalesce=False)]
+    assert "--executor inline --no-coalesce" in advice_on(measured(*alone, shares=DATABASE))
+
+
 def test_without_coalescing_is_an_option_like_others() -> None:
     """Named by its switch."""
     rows = [row("loop", 100), row("inline", 500), row("inline", 900, coalesce=False)]
@@ -157,14 +177,49 @@ def test_without_coalescing_is_an_option_like_others() -> None:
     assert "--executor inline --no-coalesce" in text
 
 
-def test_failures_come_first() -> None:
+BAD = Failure(4, {}, "builtins.ValueError", "bad")
+
+
+def test_many_failures_come_first() -> None:
     """Those of the function, and those that only workers side by side meet."""
-    failure = Failure(4, {}, "builtins.ValueError", "bad")
     rows = pools({8: 1600}, {})
-    text = advice_on(measured(*rows, failed=12, failures=(failure,)))
-    assert text.startswith("12 of 500 items failed (item 4: ValueError: bad): see to them first")
-    rows[2].failed = 3
-    assert advice_on(measured(*rows)).startswith("3 of 1,000 items failed with 8 threads, and none")
+    text = advice_on(measured(*rows, failed=26, failures=(BAD,)))
+    assert text.startswith("26 of 500 items failed (item 4: ValueError: bad): see to them first")
+    rows[2].failed = 60
+    assert advice_on(measured(*rows)).startswith(
+        "60 of 1,000 items failed with 8 threads, and none of 500 with one worker: the function may"
+    )
+    rows[2].failed = 90
+    assert "and 5 of 500 with one worker" in advice_on(measured(*rows, failed=5))
+
+
+def test_few_failures_are_mentioned() -> None:
+    """Behind the recommendation, which is what it would be without them."""
+    rows = pools({8: 1600}, {})
+    without = advice_on(measured(*rows))
+    assert "8 threads" in without
+    text = advice_on(measured(*rows, failed=25, failures=(BAD,)))
+    assert text == f"{without} 25 of 500 items failed (item 4: ValueError: bad)."
+    rows[2].failed = 1
+    assert advice_on(measured(*rows)) == (
+        f"{without} 1 of 1,000 items failed with 8 threads, and none of 500 with one worker: bad "
+        "items, or the function is not safe to run side by side."
+    )
+
+
+def test_where_all_fail_nothing_else_is_said() -> None:
+    """There is no table then."""
+    bench = measured(failed=500, failures=(BAD,))
+    assert "slowest" not in text_of(bench)
+    assert advice_on(bench).startswith("500 of 500 items failed (item 4: ValueError: bad)")
+
+
+def test_a_loop_beside_which_nothing_was_tried() -> None:
+    """Is not said to be as fast as anything."""
+    text = advice_on(measured(*pools({1: 200}, {1: 190})))
+    assert text.endswith(
+        "a plain loop is as fast as one worker (200 items/s); more were not tried."
+    )
 
 
 def test_too_little_to_say_anything() -> None:
@@ -174,7 +229,11 @@ def test_too_little_to_say_anything() -> None:
     assert "10 items are too few" in advice_on(measured(*rows, items=10, total=5000))
     assert "does all 10 items in 50 ms: keep it" in advice_on(measured(*rows, items=10, total=10))
     fast = [row("loop", 1_000_000), row("inline", 300_000)]
-    assert "too short to compare" in advice_on(measured(*fast))
+    assert "too short to compare: take a larger one (--sample)" in advice_on(measured(*fast))
+    cut: list[dict[str, Any]] = [{"sample": 1001}, {"total": 1000, "items": 22}]
+    for changes in cut:
+        few = [row("loop", 100, items=2), row("inline", 100, items=22)]
+        assert "allow more time (--seconds)" in advice_on(measured(*few, **changes))
     assert "does all 2,000 items" in advice_on(measured(*fast, total=2000))
 
 
@@ -239,6 +298,61 @@ def test_what_is_advised_is_close_to_the_best(
         assert best.rate >= 0.9 * max(r.rate for r in allowed)
     else:
         assert best.seconds_for(total) <= min(r.seconds_for(total) for r in allowed) / 0.899
+
+
+# The first pool.
+
+
+def test_what_the_first_pool_pays_each_run_pays() -> None:
+    """The fork server's start, which a benchmark has once."""
+    one, two = row("processes", 100, 1), row("processes", 200, 2)
+    one.fixed, two.fixed = [0.1, 0.1], [0.2, 0.3, 0.2]
+    # A look came first, which isn't counted.
+    charge_first_pool([(one, 0.7), (two, 0.2), (one, 0.1), (two, 0.3), (one, 0.1), (two, 0.2)])
+    assert (one.start_up, two.start_up) == pytest.approx((0.7, 0.8))
+    assert two.seconds_for(100) == pytest.approx(0.8 + 0.5)
+
+
+class FirstIsSlow:
+    """Measures nothing; its first pool of processes takes a second longer than the others."""
+
+    pools = 0
+
+    def measure(self, way: Way, sample: Sample, *, savepoints: bool) -> Timing:
+        if way.kind != "processes":
+            return Timing(1000.0, 0.0)
+        self.pools += 1
+        return Timing(1000.0, 1.25 if self.pools == 1 else 0.25)
+
+
+def test_rounds_know_the_first_pool() -> None:
+    """Whether it was in a look or not, and before all rows are told."""
+    for item_seconds in (1e-6, 10.0):  # items that take long have no look before them
+        rows = [Row(Way("inline")), Row(Way("processes", 1)), Row(Way("processes", 2))]
+        Rounds(
+            cast(Any, FirstIsSlow()),
+            Sample.take(list(range(100)), 100, ["default"]),
+            rows,
+            time.monotonic() + 5.0,
+            in_loop=100,
+            savepoints=False,
+            item_seconds=item_seconds,
+            waits=False,
+            tell=lambda line: None,
+        ).measure()
+        assert [row.start_up for row in rows] == [0.0, 1.25, 1.25]
+
+
+def test_the_first_pool_is_charged_once() -> None:
+    """Where it was counted, too; and nothing, where there is nothing to compare it with."""
+    one, two = row("processes", 100, 1), row("processes", 200, 2)
+    one.fixed, two.fixed = [0.7, 0.1], [0.2, 0.2]
+    charge_first_pool([(one, 0.7), (two, 0.2), (one, 0.1), (two, 0.2)])
+    assert (one.start_up, two.start_up) == pytest.approx((0.7, 0.8))
+    one.fixed, one.once = [0.7], 0.0
+    charge_first_pool([(one, 0.7), (two, 0.2)])
+    charge_first_pool([])
+    assert one.start_up == 0.7
 
 
 # The ways.
@@ -482,9 +596,66 @@ def test_the_table_says_what_was_measured() -> None:
     assert threads[2:7] == ["1,000", "100", "1,600", "1,568–1,632", "8.0"]
     assert threads[-2:] == ["31", "s"]
     assert "  4 processes: can't be run in memory" in lines
-    assert "  8 threads: 4 items failed" in lines
-    assert "  2 processes: 2 transactions were tried again" in lines
+    assert "  8 threads, chunks of 100: 4 items failed" in lines
+    assert "  2 processes, chunks of 100: 2 transactions were tried again" in lines
     assert "  890 × shop/imports.py:31 (shop_order)" in lines
     assert any(line.startswith("  item 4: ValueError: bad bad") for line in lines)
     assert all(len(line) < 130 for line in lines[:-1])
-    assert lines[-1].startswith("Recommendation: 1 of 500 items failed")
+    assert lines[-1].startswith("Recommendation: 97% of an item is waiting: 8 threads")
+    assert " 1 of 500 items failed (item 4: ValueError: bad bad" in lines[-1]
+
+
+def test_the_table_says_a_reason_once() -> None:
+    """For all ways that have it."""
+    rows = [Row(Way("threads", n), note="there is a transaction") for n in (1, 2, 4)]
+    assert "  1 thread; 2 threads; 4 threads: there is a transaction" in text_of(
+        measured(*rows)
+    ).split("\n")
+
+
+def test_one_of_something_is_singular() -> None:
+    """In the table and in the sentence; and slow items have a rate."""
+    rows = [row("loop", 0.5, items=1), row("inline", 0.5, items=1)]
+    rows[1].failed = rows[1].retries = 1
+    figures = Figures(1, 1, 1)
+    figures.early[EarlyFlush("t", "a.py:1")] = 1
+    one: dict[str, Any] = {
+        "items": 1,
+        "sample": 1,
+        "profiled": 1,
+        "coalesced": figures,
+        "rounds": 1,
+    }
+    text = text_of(measured(*rows, total=1, **one))
+    assert text.startswith("up to 1 item, 1 round in")
+    assert "  inline, chunks of 100: 1 transaction was tried again" in text
+    assert "1 write of 1 item became 1 statement; 1 early flush broke their batches" in text
+    (line,) = (line.split() for line in text.splitlines() if line.startswith("inline "))
+    assert line[3:5] == ["0.5", "0.49–0.51"]
+    assert text.endswith("Recommendation: 1 of 1 item failed: see to them first.")
+    few = advice_on(measured(row("loop", 0.5, items=1), total=None, **one))
+    assert few.startswith("1 item is too few")
+    fast = measured(row("loop", 5000, items=1), total=1, **one)
+    assert advice_on(fast) == "A plain loop does 1 item in 200 µs: keep it."
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sample": True},
+        {"sample": 1.5},
+        {"sample": 0},
+        {"seconds": "3"},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"seconds": True},
+        {"workers": 2.5},
+        {"workers": "2"},
+        {"workers": 0},
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_refused(wrong: dict[str, Any]) -> None:
+    """Before anything is read, with its name."""
+    with pytest.raises(ConfigurationError, match=f"^{next(iter(wrong))}="):
+        bench_of(print, iter([1]), **wrong)

@@ -189,7 +189,7 @@ def test_a_call_from_python(tmp_path: Any) -> None:
     path = tmp_path / "users.jsonl"
     path.write_text('{"username": "ann", "password": "x"}\n')
     assert "1 succeeded" in call("run", "auth.User", str(path), executor="inline")
-    with pytest.raises(CommandError, match="1 of 1 items did not") as caught:
+    with pytest.raises(CommandError, match="1 of 1 item did not") as caught:
         call("run", "auth.User", str(path), executor="inline")
     assert caught.value.returncode == 1
     with pytest.raises(CommandError, match="nothing to read") as caught:

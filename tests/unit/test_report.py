@@ -52,6 +52,12 @@ SHAPES: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ({"workers": 1}, ["by 1 worker,"], ["workers"]),
     ({"dry_run": True}, ["(dry run: all rolled back)"], []),
     ({"seconds": 0.0}, ["(0/s)"], []),
+    ({"seconds": 2000.0}, ["(0.5/s)"], []),
+    (
+        {"total": 1, "chunks": 1, "repeated": 1},
+        ["1 item in", "1 chunk by", "again 1 time"],
+        ["1 times"],
+    ),
     ({"total": 0, "succeeded": 0, "chunks": 0}, ["0 items"], []),
     (
         {"failed": 1, "failures": (failure(5),), "rejects": "bad.jsonl"},

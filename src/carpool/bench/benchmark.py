@@ -26,6 +26,7 @@ from carpool.executors.cpus import usable_cpus
 from carpool.options import StartMethod
 from carpool.progress import duration, in_units
 from carpool.report import Report
+from carpool.words import counted
 
 SAMPLE = 10_000
 """Items taken at most, unless asked for otherwise: fast ones, of 50 µs, take half a second then."""
@@ -41,6 +42,9 @@ PASSES = 3
 
 MOSTLY = 0.5
 """Share of waiting from which many workers are trusted to do what is expected of them, at half."""
+
+NEARLY_ALL = 0.9
+"""Share of failed items from which no ways are compared: it would be how fast they fail."""
 
 LEAST_PASSES = 8
 """Passes of the fewest items that a benchmark is at least, in the time that one process takes: the
@@ -102,16 +106,19 @@ def bench(
     least = min(len(whole), FEWEST) * pace * LEAST_PASSES
     if least > seconds:
         raise ConfigurationError(
-            f"An item takes {in_units(pace)}, so even {min(len(whole), FEWEST)} of them take about "
-            f"{duration(least)}, and the time is {duration(seconds)}. Allow more of it (--seconds)."
+            f"An item takes {in_units(pace)}, so the passes over "
+            f"{counted(min(len(whole), FEWEST), 'item')} take about {duration(least)} at least, "
+            f"and the time is {in_units(seconds)}. Allow more of it (--seconds)."
         )
     part = whole.part(_most(len(whole), seconds * PROFILE / PASSES, pace))
     passes = PASSES if len(part) > FEWEST else 1
     report, shares, item_seconds = _profile(subject, part, pace, passes, coalesce=coalesce)
     done = max(1, report.total + report.skipped)
+    failed = report.failed + report.unknown
     planned = ways(len(whole), item_seconds, shares, processors, workers=workers, coalesce=coalesce)
-    rows = [Row(way) for way in planned]
-    tell(f"an item takes {in_units(item_seconds)}; {len(rows)} ways are compared")
+    rows = [Row(way) for way in planned] if failed < NEARLY_ALL * done else []
+    what = f"{len(rows)} ways are" if rows else "nearly all items fail, so nothing is"
+    tell(f"an item takes {in_units(item_seconds)}; {what} compared")
     rounds = Rounds(
         subject,
         whole,
@@ -126,9 +133,11 @@ def bench(
     for row in rows:
         row.expected = rate_of(row.way, item_seconds, shares, processors)
         row.overhead = start_of(row.way)
-    rounds.measure()
+    if rows:
+        rounds.measure()
     return Bench(
-        items=max((row.items for row in rows), default=0),
+        items=max((row.items for row in rows), default=done),
+        sample=len(whole),
         total=whole.total,
         rounds=rounds.number,
         seconds=time.monotonic() - began,
@@ -138,7 +147,7 @@ def bench(
         shares=shares,
         coalesced=report.coalesced,
         failures=report.failures,
-        failed=report.failed + report.unknown,
+        failed=failed,
         processors=processors,
         load=load,
         # Those of another size than their own have been tried by a way of that size.
@@ -147,9 +156,15 @@ def bench(
 
 
 def _check(sample: int, seconds: float, workers: int | None) -> None:
-    for name, value in (("sample", sample), ("seconds", seconds), ("workers", workers)):
-        if value is not None and not value > 0:
-            raise ConfigurationError(f"{name}={value!r} must be more than 0.")
+    for name, value in (("sample", sample), ("workers", 1 if workers is None else workers)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"{name}={value!r} must be a whole number, 1 or more.")
+    if (
+        not isinstance(seconds, int | float)
+        or isinstance(seconds, bool)
+        or not 0 < seconds < float("inf")
+    ):
+        raise ConfigurationError(f"seconds={seconds!r} must be a number of seconds, more than 0.")
 
 
 def _most(items: int, seconds: float, pace: float) -> int:

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from carpool.bench.advice import advice_on
 from carpool.bench.figures import Bench, Kind, Row
+from carpool.words import counted
 
 # Told apart in grey and by the colour-blind, too.
 COLOURS: dict[str, str] = {
@@ -43,8 +44,8 @@ def draw(bench: Bench, path: Path, title: str) -> None:
     _by_chunk_size(figure.add_subplot(grid[0, 1]), bench)
     _shares(figure.add_subplot(grid[1, :]), bench)
     figure.suptitle(
-        f"{title}: {bench.items:,} items, median of {bench.rounds} rounds, whiskers from slowest "
-        f"to fastest\n{textwrap.fill(advice_on(bench), 130)}",
+        f"{title}: {counted(bench.items, 'item')}, median of {counted(bench.rounds, 'round')}, "
+        f"whiskers from slowest to fastest\n{textwrap.fill(advice_on(bench), 130)}",
         fontsize=10,
     )
     figure.savefig(path, dpi=110)

@@ -54,6 +54,8 @@ class Row:
         chunk_size: small enough that each worker got several chunks of them.
         rates: items a second, a round each; of pools, once the workers were all at work.
         fixed: seconds on top of that, a round each: to start the pool, warm it up and end it.
+        once: seconds that the process pays for its first pool, such as the fork server's start: a
+            benchmark once, each run as well.
         used: processors that carpool's threads and processes used at a time, in the round with
             the least.
         failed: items that failed in the worst round.
@@ -68,6 +70,7 @@ class Row:
     chunk_size: int = 0
     rates: list[float] = field(default_factory=list)
     fixed: list[float] = field(default_factory=list)
+    once: float = 0.0
     used: float = 0.0
     failed: int = 0
     retries: int = 0
@@ -86,8 +89,8 @@ class Row:
 
     @property
     def start_up(self) -> float:
-        """The median round's seconds on top."""
-        return statistics.median(self.fixed)
+        """The median round's seconds on top, and those of a first pool."""
+        return statistics.median(self.fixed) + self.once
 
     def seconds_for(self, items: int) -> float:
         """Return how long so many items would take."""
@@ -122,6 +125,7 @@ class Bench:
 
     Attributes:
         items: of the sample, in the way that was given the most of them.
+        sample: that were taken from the source.
         total: of the source; None if it doesn't tell.
         rounds: that were begun.
         seconds: that everything took.
@@ -134,10 +138,11 @@ class Bench:
         failed: items that failed.
         processors: that this process may use.
         load: how many of them others used just before, or waited for; 0.0 where nobody tells.
-        rows: the ways, in the table's order.
+        rows: the ways, in the table's order; none where nearly all items failed.
     """
 
     items: int
+    sample: int
     total: int | None
     rounds: int
     seconds: float

@@ -62,6 +62,7 @@ class Rounds:
         self._item_seconds = item_seconds
         self._waits = waits
         self._tell = tell
+        self._pools: list[tuple[Row, float]] = []  # of processes, as they came, with their `fixed`
         self.number = 0
 
     def measure(self) -> None:
@@ -69,6 +70,10 @@ class Rounds:
 
         Each round begins with another way, so that none is always the one after the processes.
         """
+        self._measure()
+        charge_first_pool(self._pools)
+
+    def _measure(self) -> None:
         rows = self._rows
         seconds = self._seconds_a_way(ROUNDS + SCOUTING) * SCOUTING
         if seconds > FEWEST * self._item_seconds:  # else a look would be as long as a round
@@ -137,5 +142,29 @@ class Rounds:
         row.used = min(row.used, timing.used) if row.rates else timing.used
         row.rates.append(timing.rate)
         row.fixed.append(timing.fixed)
+        if way.kind == "processes":
+            self._pools.append((row, timing.fixed))
         row.failed = max(row.failed, timing.failed)
         row.retries += timing.retries
+
+
+def charge_first_pool(pools: list[tuple[Row, float]]) -> None:
+    """Put down to each row of processes what the first pool alone has paid.
+
+    It is what the first one took to start and end beyond the shortest later one of no more workers.
+    Each run pays it, so it belongs to all; that of the first is taken out of its other figures.
+
+    Args:
+        pools: all that there were, in order, with their seconds on top.
+    """
+    if not pools:
+        return
+    first, seconds = pools[0]
+    later = [fixed for row, fixed in pools[1:] if row.way.workers <= first.way.workers]
+    if not later:
+        return
+    once = max(0.0, seconds - min(later))
+    if first.fixed and first.fixed[0] == seconds:  # else it was a look, which isn't counted
+        first.fixed[0] -= once
+    for row, _ in pools:
+        row.once = once

@@ -5,6 +5,7 @@ from __future__ import annotations
 from carpool.bench.advice import advice_on, in_a_line
 from carpool.bench.figures import Bench, Row
 from carpool.progress import duration, in_units
+from carpool.words import a_second, counted
 
 MOST_FLUSHES = 5
 """Lines of code named that break batches; what comes after them hardly counts."""
@@ -18,7 +19,9 @@ MOST_FAILURES = 3
 
 def text_of(bench: Bench) -> str:
     """Return the report."""
-    parts = [_head(bench), _table(bench)]
+    parts = [_head(bench)]
+    if bench.rows:
+        parts.append(_table(bench))
     parts += [text for text in (_flushes(bench), _failures(bench)) if text]
     parts.append(f"Recommendation: {advice_on(bench)}")
     return "\n\n".join(parts)
@@ -26,15 +29,15 @@ def text_of(bench: Bench) -> str:
 
 def _head(bench: Bench) -> str:
     of = f" of {bench.total:,}" if bench.total is not None and bench.total > bench.items else ""
-    rounds = f"{bench.rounds} round{'' if bench.rounds == 1 else 's'}"
-    processors = f"{bench.processors} processor{'' if bench.processors == 1 else 's'}"
+    items = f"{bench.items:,}{of} items" if of else counted(bench.items, "item")
+    rounds, processors = counted(bench.rounds, "round"), counted(bench.processors, "processor")
     shares = bench.shares
     parts = (
         f"{shares.waiting:.0%} waiting, {shares.database:.0%} database, "
         f"{shares.function:.0%} computing, {shares.overhead:.0%} overhead of Django and carpool"
     )
     lines = [
-        f"up to {bench.items:,}{of} items, {rounds} in {duration(bench.seconds)}, {processors}",
+        f"up to {items}, {rounds} in {duration(bench.seconds)}, {processors}",
         f"an item takes {in_units(bench.item_seconds)}: {parts}",
     ]
     if bench.reading_seconds is not None:
@@ -52,19 +55,19 @@ def _table(bench: Bench) -> str:
     titles = ["", "items", "chunks of", "items/s", "slowest–fastest", "× loop", "start-up"]
     foretells = bench.total is not None and bench.total > bench.items
     if foretells:
-        titles.append(f"{bench.total:,} items")
+        titles.append(counted(bench.total or 0, "item"))
     lines = [titles]
     notes = []
     for row in bench.rows:
         chunk = "" if row.way.kind == "loop" else f"{row.chunk_size:,}"
         cells = [row.way.label, f"{row.items:,}", chunk]
         if not row.is_measured:
-            notes.append(f"  {row.way.label}: {row.note or 'there was no time for it'}")
+            notes.append((row.way.label, row.note or "there was no time for it"))
             lines.append([*cells, "–"])
             continue
         cells += [
-            f"{row.rate:,.0f}",
-            f"{min(row.rates):,.0f}–{max(row.rates):,.0f}",
+            a_second(row.rate),
+            f"{a_second(min(row.rates))}–{a_second(max(row.rates))}",
             f"{row.rate / loop.rate:.1f}" if loop is not None else "",
             f"{row.start_up:.1f} s" if row.way.kind in ("threads", "processes") else "",
         ]
@@ -73,17 +76,31 @@ def _table(bench: Bench) -> str:
             cells.append(duration(row.seconds_for(bench.total)))
         lines.append(cells)
         notes += _notes(row)
-    text = _aligned(lines)
-    return "\n".join([text, *dict.fromkeys(notes)])
+    return "\n".join([_aligned(lines), *_told_once(notes)])
 
 
-def _notes(row: Row) -> list[str]:
+def _notes(row: Row) -> list[tuple[str, str]]:
+    """Return what is to be said of a row that was measured, with whom it is said of."""
+    way = (
+        row.way.label
+        if row.way.kind == "loop"
+        else f"{row.way.label}, chunks of {row.chunk_size:,}"
+    )
     notes = []
     if row.failed:
-        notes.append(f"  {row.way.label}: {row.failed:,} items failed")
+        notes.append((way, f"{counted(row.failed, 'item')} failed"))
     if row.retries:
-        notes.append(f"  {row.way.label}: {row.retries:,} transactions were tried again")
+        were = "was" if row.retries == 1 else "were"
+        notes.append((way, f"{counted(row.retries, 'transaction')} {were} tried again"))
     return notes
+
+
+def _told_once(notes: list[tuple[str, str]]) -> list[str]:
+    """Return a line for each thing that is said, which names all of whom it is said."""
+    ways: dict[str, dict[str, None]] = {}
+    for way, text in notes:
+        ways.setdefault(text, {})[way] = None
+    return [f"  {'; '.join(of)}: {text}" for text, of in ways.items()]
 
 
 def _aligned(lines: list[list[str]]) -> str:
@@ -106,22 +123,27 @@ def _flushes(bench: Bench) -> str:
     if figures is None or not figures.queued:
         return ""
     text = (
-        f"{figures.queued:,} writes of {bench.profiled:,} items became {figures.sent:,} statements"
+        f"{counted(figures.queued, 'write')} of {counted(bench.profiled, 'item')} became "
+        f"{counted(figures.sent, 'statement')}"
     )
     if not figures.early:
         return f"{text}; nothing broke their batches"
-    lines = [f"{text}; {figures.early.total():,} early flushes broke their batches, at"]
+    lines = [f"{text}; {_early(figures.early.total())} broke their batches, at"]
     for reason, times in figures.early.most_common(MOST_FLUSHES):
         lines.append(f"  {times:,} × {reason}")
     left = len(figures.early) - MOST_FLUSHES
     if left > 0:
-        lines.append(f"  and {left:,} other places")
+        lines.append(f"  and {counted(left, 'other place')}")
     return "\n".join(lines)
+
+
+def _early(number: int) -> str:
+    return f"{number:,} early flush{'' if number == 1 else 'es'}"
 
 
 def _failures(bench: Bench) -> str:
     if not bench.failures:
         return ""
-    lines = [f"{bench.failed:,} of {bench.profiled:,} items failed"]
+    lines = [f"{bench.failed:,} of {counted(bench.profiled, 'item')} failed"]
     lines += [f"  {in_a_line(str(failure))}" for failure in bench.failures[:MOST_FAILURES]]
     return "\n".join(lines)

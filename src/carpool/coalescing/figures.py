@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from carpool.words import counted
+
 _PACKAGES = ("django.", "carpool.", "contextlib", "asgiref.", "importlib.")
 """Modules whose frames are not the caller's own code."""
 
@@ -55,10 +57,11 @@ class Figures:
         self.early.update(other.early)
 
     def __str__(self) -> str:
-        text = f"{self.queued:,} writes became {self.sent:,} statements"
+        text = f"{counted(self.queued, 'write')} became {counted(self.sent, 'statement')}"
         if self.early:
             reason, most = self.early.most_common(1)[0]
-            text += f"; early flushes: {self.early.total():,}, {most:,} of them at {reason}"
+            of_them = "" if most == self.early.total() else f", {most:,} of them"
+            text += f"; early flushes: {self.early.total():,}{of_them} at {reason}"
         return text
 
 

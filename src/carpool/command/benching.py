@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carpool.bench import Bench, Row, advice_on, bench
+from carpool.bench.advice import in_a_line as shortened
 from carpool.bench.table import text_of
 from carpool.command.arguments import OF_BENCH, given
 from carpool.command.function import function_of
@@ -17,6 +18,7 @@ from carpool.command.running import End, Exit, calls_of_options, in_a_line
 from carpool.command.source import source_of
 from carpool.exceptions import ConfigurationError
 from carpool.rejects import line_of
+from carpool.words import counted
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -47,7 +49,7 @@ def perform(options: dict[str, Any], tell: Callable[[str], Any]) -> End:
     except Exception as error:
         return End(Exit.BROKEN_OFF, message=in_a_line(error, None), error=error)
     end = _end_of(measured)
-    if chart is not None:
+    if chart is not None and measured.rows:
         try:
             chart.draw(measured, plot, options["target"])
         except OSError as error:
@@ -57,13 +59,17 @@ def perform(options: dict[str, Any], tell: Callable[[str], Any]) -> End:
 
 
 def _end_of(measured: Bench) -> End:
+    if measured.failed:
+        message = f"{measured.failed:,} of {counted(measured.profiled, 'item')} did not succeed."
+        if not measured.rows:
+            message += f" The first: {shortened(str(measured.failures[0]))}"
+        return End(Exit.FAILED, message=message)
     if not any(row.is_measured for row in measured.rows):
         return End(Exit.BROKEN_OFF, message="Nothing could be measured; the report says why.")
-    if measured.failed:
-        message = f"{measured.failed:,} of {measured.profiled:,} items did not succeed."
-        return End(Exit.FAILED, message=message)
     if measured.worst_failed:
-        return End(Exit.FAILED, message=f"{measured.worst_failed:,} items did not succeed.")
+        return End(
+            Exit.FAILED, message=f"{counted(measured.worst_failed, 'item')} did not succeed."
+        )
     return End(Exit.WELL)
 
 

@@ -10,6 +10,7 @@ from carpool.coalescing.figures import Figures
 from carpool.progress import duration
 from carpool.rejects import line_of
 from carpool.report import Report
+from carpool.words import counted
 
 
 def text_of(report: Report, total: int | None) -> str:
@@ -18,7 +19,8 @@ def text_of(report: Report, total: int | None) -> str:
     if foreseen is None:
         return str(report)
     number = max(total or 0, report.total)
-    return f"{report}\n{number:,} items would take about {duration(foreseen)}, COMMITs not counted"
+    items = counted(number, "item")
+    return f"{report}\n{items} would take about {duration(foreseen)}, COMMITs not counted"
 
 
 def json_of(report: Report, total: int | None, error: str | None) -> str:

@@ -14,6 +14,7 @@ from carpool.exceptions import CarpoolError, Interrupted, ItemsFailed
 from carpool.report import Report
 from carpool.run import run
 from carpool.targets import resolve_target
+from carpool.words import counted
 
 
 class Exit(IntEnum):
@@ -67,7 +68,7 @@ def perform(options: dict[str, Any]) -> End:
     bad = report.failed + report.unknown
     if not bad:
         return End(Exit.WELL, report, watch.total)
-    message = f"{bad:,} of {report.total:,} items did not succeed."
+    message = f"{bad:,} of {counted(report.total, 'item')} did not succeed."
     return End(Exit.FAILED, report, watch.total, message)
 
 

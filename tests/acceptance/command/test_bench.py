@@ -146,13 +146,31 @@ def test_json(carpool: Command, folder: Path) -> None:
 
 def test_items_that_fail(carpool: Command, folder: Path) -> None:
     """Exit code 1; they are named, and the recommendation is to see to them first."""
-    rows(folder, 60, raising=(3, 40))
+    rows(folder, 60, raising=(3, 5, 7, 40))
     done = carpool("bench", "shop.create", "users.csv", *SHORT, code=1)
     assert "of 60 items failed" in done.stdout
     assert "item 3: ValueError: a bad row" in done.stdout
     assert "see to them first" in done.stdout
     assert " items did not succeed." in done.stderr
     assert not User.objects.exists()
+
+
+def test_nearly_all_items_fail(carpool: Command, folder: Path) -> None:
+    """Exit code 1 with the first error, in place of a table of how fast they fail."""
+    rows(folder, 60, raising=tuple(range(60)))
+    done = carpool("bench", "shop.create", "users.csv", *SHORT, "--plot", "a.png", code=1)
+    assert "The first: item 0: ValueError: a bad row" in done.stderr
+    assert "plain loop" not in done.stdout and "see to them first" in done.stdout
+    assert not (folder / "a.png").exists()
+
+
+def test_few_items_fail(carpool: Command, folder: Path) -> None:
+    """Exit code 1, and a recommendation all the same."""
+    rows(folder, 300, raising=(3,))
+    done = carpool("bench", "shop.create", "users.csv", "--seconds", "4", "--workers", "1", code=1)
+    last = done.stdout.splitlines()[-1]
+    assert last.endswith(" items failed (item 3: ValueError: a bad row).")
+    assert "see to them first" not in last
 
 
 def test_waiting_is_for_threads(carpool: Command, folder: Path) -> None:
