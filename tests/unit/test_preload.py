@@ -14,7 +14,7 @@ from carpool.executors.preload import DONE_VARIABLE, PATH_VARIABLE
 
 LOOK = """
 import os
-import carpool.executors.preload
+import carpool.executors.preloaded
 from django.apps import apps
 from django.conf import settings
 print(apps.ready, {variable!r} in os.environ)
@@ -24,6 +24,7 @@ if apps.ready:
 """
 APP = """
 from django.apps import AppConfig
+from carpool import read, stream  # an app may, and finds all of it there
 
 class Config(AppConfig):
     name = "preloaded"

@@ -1,4 +1,4 @@
-"""Imported by multiprocessing's fork server: sets Django up once, for all its workers.
+"""What multiprocessing's fork server does first: it sets Django up once, for all its workers.
 
 A worker then starts in about 20 ms instead of 300. Whatever goes wrong here (no settings yet, a
 module that can't be imported) is left for the worker, which says so properly.
@@ -54,7 +54,10 @@ def preload() -> None:
         connections.close_all()
 
 
-if PATH_VARIABLE in os.environ:  # in the fork server only, not for whoever imports this
+def preload_if_asked() -> None:
+    """Do it in the fork server only, not for whoever imports `preloaded`."""
+    if PATH_VARIABLE not in os.environ:
+        return
     done = os.environ.pop(DONE_VARIABLE, None)
     with contextlib.suppress(Exception):
         preload()

@@ -534,7 +534,7 @@ def _quietly(context: Any, method: str) -> Iterator[None]:
             main = sys.modules["__main__"]
             sys.modules["__main__"] = types.ModuleType("__main__")
             if method == "forkserver":
-                context.set_forkserver_preload(["carpool.executors.preload"])
+                context.set_forkserver_preload(["carpool.executors.preloaded"])
                 os.environ.update(preload.variables())
             try:
                 yield
