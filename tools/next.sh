@@ -6,7 +6,7 @@
 # Debian 12's Python 3.11 stops at Django 5.2. Debian 13 has Python 3.13, PostgreSQL 17 and
 # MariaDB 11.8; debootstrap puts it into a folder, and the tests run in it by chroot: Django 6.1 on
 # all three databases, Django 6.0, between two versions that are tested in full, on SQLite and
-# PostgreSQL and without the slow tests/acceptance. DJANGO=6.1 chooses one of them.
+# PostgreSQL, without the slow tests/acceptance and those of clusters. DJANGO=6.1 chooses one.
 #
 # The folder is kept for the next run: $CARPOOL_TRIXIE, or carpool/trixie in the user's cache.
 # Everything runs in mount and process namespaces of its own, so however a run ends, the kernel
@@ -20,7 +20,8 @@ PACKAGES=(
     postgresql procps python3 python3-dev python3-venv redis-server
 )
 declare -A ARGUMENTS=( # of tools/suite.py, for each version of Django
-    [6.0]="--db=sqlite --db=postgres -- --ignore=tests/acceptance --ignore=tests/torment"
+    [6.0]="--db=sqlite --db=postgres -- --ignore=tests/acceptance --ignore=tests/torment
+           --ignore=tests/executors/test_celery.py --ignore=tests/executors/test_dask.py"
     [6.1]="--db=sqlite --db=postgres --db=mysql -- --ignore=tests/torment"
 )
 
