@@ -325,7 +325,11 @@ class Book:
                     raise self._taken_over()
                 Entry._base_manager.using(self.alias).bulk_create([entry])
         except IntegrityError:
-            return not self._entries().get(fence=self.fence, chunk=chunk).void
+            written = self._entries().filter(fence=self.fence, chunk=chunk)
+            void = written.values_list("void", flat=True).first()
+            if void is None:  # it was not for an entry that is there already
+                raise
+            return not void
         return False
 
     # Closing it.

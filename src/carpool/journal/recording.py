@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from carpool.journal.marks import Marks
@@ -131,6 +130,10 @@ def record(
     """Insert a chunk's entry, if it may commit; return whether it may.
 
     If not, the transaction must be rolled back. See Note [Fence] and Note [Closed] in `models`.
+
+    Raises:
+        IntegrityError: there is an entry for it, or the table refuses rows. A transaction that
+            has failed can't tell which; the coordinator asks the journal (`settling`).
     """
     run, fence = permit.runs[connection.alias]
     quote = connection.ops.quote_name
@@ -152,10 +155,7 @@ def record(
         f"{shared_lock(connection)}"
     )
     with connection.cursor() as cursor:
-        try:
-            cursor.execute(sql, [*values, run, fence, number])
-        except IntegrityError:
-            return Standing.ENDED
+        cursor.execute(sql, [*values, run, fence, number])
         recorded = bool(cursor.rowcount == 1)
         if recorded and connection.vendor == "sqlite":
             # The coordinator's own beats may wait for the one write lock, and wait, behind workers
