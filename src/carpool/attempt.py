@@ -278,10 +278,12 @@ class Attempt:
         return True
 
     def _result(self, ending: Ending, fault: Fault | None = None) -> ChunkResult:
+        cpu = time.thread_time() - self.cpu_before
+        seconds = time.monotonic() - self.began - sum(unit.waited for unit in self.units)
         return ChunkResult(
             number=self.number,
             ending=ending,
-            seconds=time.monotonic() - self.began - sum(unit.waited for unit in self.units),
+            seconds=seconds,
             retries=self.retries,
             faults=dict(self.faults),
             skipped=tuple(sorted(self.skipped)),
@@ -290,7 +292,7 @@ class Attempt:
             fault=fault,
             repeated=max(0, self.calls - len(self.positions)),
             figures=self.figures if self.figures.queued else None,
-            cpu=time.thread_time() - self.cpu_before,
+            cpu=min(cpu, seconds),  # of what is waited for a lock, a part is computed, too
             database=self.probe.seconds
             + self.committing_seconds
             + sum(unit.copying for unit in self.units),

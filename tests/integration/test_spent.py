@@ -62,6 +62,15 @@ def test_writes_are_the_databases(coalesce: bool) -> None:
     assert 0 < report.spent.cpu <= report.spent.seconds
 
 
+def test_the_processor_has_a_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a clock that has the thread compute for longer than the chunk took."""
+    began = time.thread_time()
+    monkeypatch.setattr(time, "thread_time", lambda: began + 2 * (time.monotonic() - began))
+    spent = run(lambda n: Tag.objects.create(word=f"w{n:04}"), range(500)).spent
+    assert spent.cpu == spent.seconds > 0
+    assert spent.waiting == 0
+
+
 def test_commit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """No wrapper of execute() sees it."""
     commit = connection._commit
