@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import pickle
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -196,14 +197,35 @@ def test_a_worker_without_settings_gets_the_coordinators(own: Crew) -> None:
     assert stored() == names(range(60))
 
 
-def test_workers_of_several_hosts_add_up(own: Crew) -> None:
+def test_workers_of_several_hosts_add_up(own: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window is that of all workers of the queue, and of no other queue's."""
+    monkeypatch.setattr(on_celery, "FIRST_QUIET", 2.0)
     own.start(size=1)
     own.start(size=2)
     own.start("-Q", "elsewhere", size=4)
 
     assert run(own).workers == 3
     assert run(own, workers=2).workers == 2
+
+
+def test_a_worker_that_is_slow_to_answer_is_counted_in(own: Crew) -> None:
+    """The run doesn't wait for it, and has a larger window once it has answered."""
+    own.start(size=1)
+    slow = own.start(size=2)
+    slow.process.send_signal(signal.SIGSTOP)
+
+    def source() -> Iterator[functions.Row]:
+        slow.process.send_signal(signal.SIGCONT)
+        for row in rows(60):
+            time.sleep(0.1)  # six seconds in all
+            yield row
+
+    report = carpool.run(
+        functions.create, source(), executor=celery(own.app), journal="late", progress=False
+    )
+
+    assert (report.succeeded, report.workers) == (60, 3)
+    assert stored() == names(range(60))
 
 
 def test_a_worker_that_does_not_know_the_task_is_refused(own: Crew) -> None:

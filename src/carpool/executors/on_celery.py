@@ -6,8 +6,8 @@ The life of a chunk::
                                      committed, and then acknowledges
     came_back() ◀─ reply queue ◀───────┘   of this run only, drained by a thread
 
-Three threads: the run's own sends; the receiver drains the reply queue; the watcher looks for
-chunks that nothing is heard of.
+Three threads: the run's own sends; the receiver drains the reply queue; the watcher meets the
+workers that were slow to answer at the start, and looks for chunks that nothing is heard of.
 
 Note [Lost chunks]
     A broker redelivers what a dead worker had: RabbitMQ at once, Redis after its visibility
@@ -66,7 +66,14 @@ ARRIVAL = 10.0
 
 QUIET = 0.5
 """Seconds without a further answer after which all workers are taken to have answered: hosts of one
-network take some milliseconds. Each run waits so long at its start."""
+network take some milliseconds."""
+
+FIRST_QUIET = 0.15
+"""The same at the start of a run, which each run waits for."""
+
+SECOND_LOOK = 1.5
+"""Seconds after the start at which those are met who were slower than that. Not within a second:
+kombu's BRPOP on the first question's reply queue holds the connection to Redis for so long."""
 
 FAREWELL = 2.0
 """Seconds that the threads have to end."""
@@ -229,9 +236,7 @@ class CeleryExecutor(RemoteExecutor):
 
     def start(self) -> None:
         super().start()
-        self._crew = self._greet()
-        sizes = sum(int(worker["size"]) for worker in self._crew.values())
-        self.workers = self._given_workers or max(1, sizes)
+        self._count_in(self._greet())
         self._heard = time.monotonic()
         for thread in self._threads:
             thread.start()
@@ -241,26 +246,43 @@ class CeleryExecutor(RemoteExecutor):
 
     def _greet(self) -> dict[str, dict[str, Any]]:
         """Return the workers of the queue, by name, all of them able to take part."""
-        queue = self._queue_name()
-        home = self._parcel.passport
         deadline = time.monotonic() + ARRIVAL
         others: dict[str, dict[str, Any]] = {}
+        quiet = FIRST_QUIET
         while not self._interrupts.pending:
             try:
-                answers = self._ask(
-                    run=self._parcel.run, home=home, module=self._parcel.settings_module
-                )
+                answers = self._ask_who_is_there(quiet)
             except self._connection_errors as error:
                 answers, self._trouble = {}, f"{type(error).__name__}: {error}"
             others |= answers
-            crew = {name: a for name, a in answers.items() if queue in a.get("queues", ())}
-            self._refuse_strangers(answers, queue)
+            crew = self._crew_of(answers)
             if crew:
-                self._check(crew)
                 return crew
             if time.monotonic() > deadline:
-                raise RunFailed(self._nobody(queue, others))
+                raise RunFailed(self._nobody(self._queue_name(), others))
+            quiet = QUIET
         return {}
+
+    def _ask_who_is_there(self, quiet: float) -> dict[str, dict[str, Any]]:
+        parcel = self._parcel
+        return self._ask(quiet, run=parcel.run, home=parcel.passport, module=parcel.settings_module)
+
+    def _crew_of(self, answers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the answers of those who weren't known to be of the queue, and can take part."""
+        queue = self._queue_name()
+        self._refuse_strangers(answers, queue)
+        crew = {
+            name: answer
+            for name, answer in answers.items()
+            if queue in answer.get("queues", ()) and name not in self._crew
+        }
+        self._check(crew)
+        return crew
+
+    def _count_in(self, crew: dict[str, dict[str, Any]]) -> None:
+        self._crew |= crew
+        sizes = sum(int(worker["size"]) for worker in self._crew.values())
+        self.workers = self._given_workers or max(1, sizes)
 
     def _check(self, crew: dict[str, dict[str, Any]]) -> None:
         passports = {name: worker["passport"] for name, worker in crew.items()}
@@ -442,11 +464,11 @@ class CeleryExecutor(RemoteExecutor):
             raise
         connection.release()
 
-    def _ask(self, **arguments: Any) -> dict[str, dict[str, Any]]:
-        """Ask all workers of the app who they are; return their answers by name."""
+    def _ask(self, quiet: float, **arguments: Any) -> dict[str, dict[str, Any]]:
+        """Ask all workers of the app; return their answers by name, once none comes any more."""
         with self._connected() as connection:
             replies = self._app.control.broadcast(
-                COMMAND, arguments=arguments, reply=True, timeout=QUIET, connection=connection
+                COMMAND, arguments=arguments, reply=True, timeout=quiet, connection=connection
             )
         return {name: answer for reply in replies for name, answer in reply.items()}
 
@@ -564,6 +586,8 @@ class CeleryExecutor(RemoteExecutor):
     # The watcher. See Note [Lost chunks].
 
     def _watch(self) -> None:
+        if not self._closing.wait(min(SECOND_LOOK, self._patience / 4)):
+            self._meet_the_rest()
         while not self._closing.wait(self._patience / 4):
             overdue = self._overdue()
             silent = self._out and time.monotonic() - self._heard > self._patience
@@ -575,6 +599,18 @@ class CeleryExecutor(RemoteExecutor):
                 self._trouble = f"{type(error).__name__}: {error}"
                 self._reconnect.set()
 
+    def _meet_the_rest(self) -> None:
+        """Count in those whom the start of the run has not waited for."""
+        try:
+            answers = self._ask_who_is_there(QUIET)
+            if self._crew.keys() & answers:
+                self._heard = time.monotonic()
+            self._count_in(self._crew_of(answers))
+        except ConfigurationError as error:
+            self._fail(str(error))
+        except Exception as error:  # the broker's; it is said if nothing better follows
+            self._trouble = f"{type(error).__name__}: {error}"
+
     def _overdue(self) -> dict[int, _Sent]:
         latest = time.monotonic() - max(self._patience, UNHURRIED * self._turn_around)
         with self._guard:
@@ -583,7 +619,7 @@ class CeleryExecutor(RemoteExecutor):
     def _look_for(self, overdue: dict[int, _Sent]) -> None:
         queue = self._queue_name()
         furthest = self._furthest
-        answers = self._ask(ids=[self._task(key) for key in overdue])
+        answers = self._ask(QUIET, ids=[self._task(key) for key in overdue])
         crew = {name: a for name, a in answers.items() if queue in a.get("queues", ())}
         if not crew:
             self._say(
