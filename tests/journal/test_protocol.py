@@ -403,9 +403,12 @@ class Protocol(RuleBasedStateMachine):
     def record(self, chunk: Chunk) -> None:
         """Write a chunk's entry; undo the chunk if that is refused."""
         owner = chunk.owner
-        standing = recording.record(
-            chunk.connection, permit(owner), chunk.number, chunk.places.note(1), chunk.faults, 0
-        )
+        try:
+            standing = recording.record(
+                chunk.connection, permit(owner), chunk.number, chunk.places.note(1), chunk.faults, 0
+            )
+        except IntegrityError:  # its entry is there
+            standing = Standing.ENDED
         if standing is Standing.ENDED:
             assert chunk.name in self.committed | self.given_up, "a chunk that goes on is refused"
             self.end(chunk, commits=False)
