@@ -27,7 +27,6 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -49,6 +48,7 @@ from carpool.interrupts import Interrupts
 from carpool.items import sent_items
 from carpool.journal.recording import Note, Standing, standing_of
 from carpool.types import Chunk, ChunkResult, Ending, Fault, Job
+from carpool.version import carpool_version
 from carpool.worker import Worker, packed
 
 Passport = dict[str, Any]
@@ -197,16 +197,9 @@ def passport(aliases: Iterable[str]) -> Passport:
     return {
         "python": platform.python_version(),
         "django": django.get_version(),
-        "carpool": _carpool_version(),
+        "carpool": carpool_version() or "unknown",
         "databases": {alias: _database(alias) for alias in aliases},
     }
-
-
-def _carpool_version() -> str:
-    try:
-        return version("django-carpool")
-    except PackageNotFoundError:  # run from a folder of sources
-        return "unknown"
 
 
 def _database(alias: str) -> list[str]:
