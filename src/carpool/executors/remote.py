@@ -39,7 +39,7 @@ from django.db import close_old_connections, connections
 
 from carpool import databases
 from carpool.environment import Environment, Locale
-from carpool.errors import describe
+from carpool.errors import describe, fault_of
 from carpool.exceptions import ConfigurationError, OutcomeUnknown, RunFailed
 from carpool.executors.base import GRACE, Ended, Event, Executor, Lost, Phase
 from carpool.executors.child import ShippedJob
@@ -158,8 +158,7 @@ class RemoteExecutor(Executor):
 
 def unknown(message: str) -> Fault:
     """Return the fault of a chunk of which nobody knows whether it is stored."""
-    name = f"{OutcomeUnknown.__module__}.{OutcomeUnknown.__qualname__}"
-    return Fault(name, message, stage="unknown")
+    return fault_of(OutcomeUnknown, message, "unknown")
 
 
 # What travels.
