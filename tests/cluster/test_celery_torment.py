@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.app.models import Author
 from tests.celery_workers import Crew, broker, crew
 from tests.cluster.celery_cluster import (
@@ -23,6 +23,7 @@ from tests.cluster.celery_cluster import (
 )
 from tests.torment.oracle import exactly_once, rows_exactly_once
 from tests.torment.program import all_succeeded, progress, told
+from tests.waiting import HANG, wait_until
 
 ITEMS = 600
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.cluster.dask import Cluster
 from tests.torment.oracle import agrees, exactly_once, rows_exactly_once
 from tests.torment.program import all_succeeded, progress, told
+from tests.waiting import HANG, wait_until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
 

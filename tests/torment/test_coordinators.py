@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 from django.db import connection
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.torment.killing import Orphanage
 from tests.torment.oracle import exactly_once, rows_exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded, progress
+from tests.waiting import HANG, wait_until
 
 ITEMS = 5_000
 KILLS = 20

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.torment.oracle import exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded, progress
 from tests.torment.server import ALIAS, OwnServer, own_server
+from tests.waiting import HANG, wait_until
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 

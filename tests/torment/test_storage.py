@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from carpool.journal.models import Run
-from tests.acceptance.conftest import Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.torment.oracle import agrees, exactly_once, rows_exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded, progress, told
 from tests.torment.refusal import TABLES, Refusal, refusal
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 import pytest
 from django.db import connection
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.torment.oracle import exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded, progress, told
 from tests.torment.proxy import proxy, through
+from tests.waiting import HANG, wait_until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
 

@@ -14,7 +14,8 @@ import pytest
 from django.contrib.auth.models import User
 
 from carpool.journal.models import Entry, Lease, Run
-from tests.acceptance.conftest import HANG, Script
+from tests.acceptance.conftest import Script
+from tests.waiting import HANG
 
 FUNCTIONS = """
 import time

@@ -16,7 +16,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from tests.acceptance.command.conftest import Command, names, shell, stored
-from tests.acceptance.conftest import HANG, wait_until
+from tests.waiting import HANG, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_connections_left")
 
