@@ -10,13 +10,13 @@ import time
 from queue import Empty, SimpleQueue
 
 from carpool import databases
-from carpool.attempt import Observer, Stop
 from carpool.environment import Locale
 from carpool.errors import describe, fault_of
 from carpool.exceptions import OutcomeUnknown, RunFailed
 from carpool.executors.base import GRACE, Ended, Event, Executor, Lost, Phase
 from carpool.interrupts import Interrupts
 from carpool.items import local_items
+from carpool.observer import Observer, Stop
 from carpool.types import Chunk, ChunkResult, Ending, Fault, Job
 from carpool.worker import Worker
 
