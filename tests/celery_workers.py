@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,11 +21,9 @@ from django.db import connections
 
 from tests.app.celery import app_for
 from tests.conftest import ROOT
+from tests.waiting import HANG, wait_until
 from tools.binaries import PRODUCTS
 from tools.servers import in_ci, servers
-
-#: Seconds for a worker to start or to end. It takes two on an idle machine.
-PATIENCE = 60.0
 
 
 @contextlib.contextmanager
@@ -51,11 +48,11 @@ class Worker:
         return self.log.read_text(errors="replace")
 
     def wait_for(self, words: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while words not in self.text():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the worker doesn't say {words!r}:\n{self.text()}")
-            time.sleep(0.05)
+        wait_until(
+            lambda: words in self.text() or self.process.poll() is not None,
+            lambda: f"the worker doesn't say {words!r}:\n{self.text()}",
+        )
+        assert words in self.text(), f"the worker has ended:\n{self.text()}"
 
     def children(self) -> list[int]:
         """Return the pool's processes."""
@@ -73,7 +70,7 @@ class Worker:
     def stop(self) -> None:
         """Ask it to finish what it runs, and to end."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(PATIENCE)
+        self.process.wait(HANG)
 
 
 @dataclass

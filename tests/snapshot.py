@@ -11,7 +11,8 @@ from __future__ import annotations
 import datetime
 import re
 import shutil
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.apps import apps
@@ -165,3 +166,14 @@ def empty_tables(aliases: Iterable[str] = ALIASES) -> None:
                     if filled:
                         cursor.execute(f"DELETE FROM {name}")
     shutil.rmtree(settings.MEDIA_ROOT / FOLDER, ignore_errors=True)
+
+
+@contextmanager
+def emptied_before_and_after(empty: Callable[[], None]) -> Iterator[None]:
+    """Empty the tables by ``empty`` before the block and, whatever it left open, after it."""
+    empty()
+    yield
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block:  # The test has failed in there.
+            connection.close()
+    empty()

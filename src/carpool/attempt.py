@@ -33,13 +33,14 @@ from typing import Any
 
 from django.db import IntegrityError, connections, transaction
 
-from carpool import databases, deferred
+from carpool import callbacks, databases, deferred
 from carpool.coalescing import Figures, RowIsGone, Unit, unit_of
 from carpool.errors import Trouble, describe, trouble_of
 from carpool.exceptions import OutcomeUnknown, TakenOver, TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
 from carpool.items import Items
 from carpool.journal.recording import Note, Standing, record
+from carpool.observer import Observer, Stop
 from carpool.probe import Probe, only_reads
 from carpool.types import GONE, ChunkResult, Ending, Fault, Job
 
@@ -50,35 +51,6 @@ through within a chunk's time."""
 
 LONGEST_BACK_OFF = 3.0
 """Seconds at most between tries: a server that restarts is back in a few of these."""
-
-
-class Observer:
-    """What an executor wants to know while a chunk runs. All of it may stay as it is.
-
-    ``item`` and ``committing`` may raise `Stop` to have the chunk rolled back.
-    """
-
-    def item(self, position: int) -> None:
-        """The function is about to be called for the item."""
-
-    def idle(self) -> None:
-        """No item is running: they are done, or the transaction waits for its next try."""
-
-    def prepared(self, result: ChunkResult) -> None:
-        """All ran. This is what will be true if the COMMIT that follows succeeds."""
-
-    def committing(self) -> None:
-        """COMMIT comes next. Not called in a dry run."""
-
-    def committed(self) -> None:
-        """COMMIT succeeded on every alias; the on_commit callbacks come next."""
-
-    def interrupted(self) -> None:
-        """Ctrl-C came too late to roll the chunk back: it is kept, and the run should end."""
-
-
-class Stop(BaseException):
-    """Raised by an Observer: the run is over, roll the chunk back."""
 
 
 class _BadItem(Exception):
@@ -647,7 +619,7 @@ class Attempt:
             )
         if error is not None:
             raise _BadHook(positions) from error
-        self._tag_hooks(positions, marks)
+        callbacks.tag(self, positions, marks)
         return result
 
     # What its items have queued.
@@ -741,7 +713,7 @@ class Attempt:
         if probe.statements or (error is not None and trouble_of(error) is not None):
             error = self._look_at_the_transaction(position, error)
         if error is None:
-            self._tag_hooks([position], marks)
+            callbacks.tag(self, [position], marks)
             return
         if not self._is_undone_by_dropping(position):
             raise _BadItem(position, describe(error)) from error
@@ -776,67 +748,8 @@ class Attempt:
             )
         return error
 
-    # Callbacks registered with transaction.on_commit().
-
-    def _tag_hooks(self, positions: list[int], marks: list[int]) -> None:
-        for connection, mark in zip(self.connections, marks, strict=True):
-            if connection.alias not in self.own:
-                continue  # they run, or don't, with the transaction around the run
-            # run_on_commit: (savepoint ids, callback, robust) until COMMIT. There is no public
-            # way to tell whose a callback is. Checked on 5.2, 6.0, 6.1.
-            hooks: list[Any] = connection.run_on_commit
-            if len(hooks) == mark:
-                continue
-            for number in range(mark, len(hooks)):
-                savepoints, callback, robust = hooks[number]
-                kind = _RobustHook if robust else _Hook
-                hooks[number] = (savepoints, kind(self, positions, callback), robust)
-
 
 def _call_of(job: Job) -> Callable[[Any], Any]:
     """Return what an item is passed to: the function itself, if its items aren't converted."""
     function, convert = job.function, job.convert
     return function if convert is None else lambda item: function(convert(item))
-
-
-class _Hook:
-    """An item's on_commit callback: if it raises, the item has failed, its neighbours have not.
-
-    One of before_chunk's is that of all items it was called with.
-    """
-
-    def __init__(self, attempt: Attempt, positions: list[int], callback: Callable[[], Any]) -> None:
-        self.attempt = attempt
-        self.positions = positions
-        self.callback = callback
-
-    @property
-    def is_void(self) -> bool:
-        """Whether all of them have failed."""
-        return all(position in self.attempt.faults for position in self.positions)
-
-    def __call__(self) -> None:
-        attempt = self.attempt
-        if self.is_void:  # Django drops the callbacks after one that fails
-            return
-        try:
-            if attempt.interrupted:
-                raise KeyboardInterrupt("the run was interrupted before this callback")
-            self.callback()
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and attempt.interruptible:
-                attempt.interrupt()
-            fault = describe(error, "on_commit")
-            attempt.faults = dict.fromkeys(self.positions, fault) | attempt.faults
-
-
-class _RobustHook(_Hook):
-    """One registered with ``robust=True``: Django logs what it raises, and goes on."""
-
-    def __init__(self, attempt: Attempt, positions: list[int], callback: Callable[[], Any]) -> None:
-        super().__init__(attempt, positions, callback)
-        functools.update_wrapper(self, callback)  # its name is in the log
-
-    def __call__(self) -> None:
-        if not self.is_void:
-            self.callback()

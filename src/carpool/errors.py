@@ -130,22 +130,31 @@ def _no_code_and_closed(cause: BaseException) -> bool:
 
 def describe(error: BaseException, stage: Stage = "function") -> Fault:
     """Return the error as plain data: dotted type path, message, traceback text, SQLSTATE."""
-    kind = type(error)
     try:
         message = str(error)
     except Exception:  # a broken __str__ must not cost the item its report
-        message = f"<{kind.__name__} whose __str__ raises>"
+        message = f"<{type(error).__name__} whose __str__ raises>"
     try:
         text = "".join(traceback.format_exception(error))
     except Exception:
         text = ""
     return Fault(
-        error=f"{kind.__module__}.{kind.__qualname__}",
+        error=error_name(type(error)),
         message=_printable(message)[:LONGEST_MESSAGE],
         traceback=_printable(text)[-LONGEST_TRACEBACK:],
         sqlstate=sqlstate_of(error),
         stage=stage,
     )
+
+
+def fault_of(kind: type[Exception], message: str, stage: Stage) -> Fault:
+    """Return the fault of what nobody has raised: found by the run itself, so without traceback."""
+    return Fault(error_name(kind), message, stage=stage)
+
+
+def error_name(kind: type[BaseException]) -> str:
+    """Return the dotted path by which faults and reports name an error."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _printable(text: str) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from carpool.coalescing.figures import Figures
+from carpool.errors import error_name, fault_of
 from carpool.exceptions import (
     ItemFailed,
     NotRun,
@@ -35,7 +36,7 @@ from carpool.journal.recording import Places
 from carpool.pacing import CAREFUL_SIZE, TARGET, Pacer
 from carpool.rejects import Rejects
 from carpool.report import KEPT_FAILURES
-from carpool.types import Chunk, ChunkResult, Ending, Failure, Fault, Outcome, Spent, Stage
+from carpool.types import Chunk, ChunkResult, Ending, Failure, Fault, Outcome, Spent
 
 MOST_DEATHS = 2
 """Workers that an item may die with until it is to blame: the second time it runs alone."""
@@ -168,7 +169,7 @@ class Settling:
             self._add_counts(result)
             self.chunks += 1
             if self._committed_another_time(chunk, result):
-                fault = _fault(OutcomeUnknown, "it was delivered twice", "unknown")
+                fault = fault_of(OutcomeUnknown, "it was delivered twice", "unknown")
                 result = ChunkResult(chunk.number, Ending.DELIVERED_TWICE, fault=fault)
             match result.ending:
                 case Ending.COMMITTED:
@@ -326,8 +327,8 @@ class Settling:
             yield from self._run_again(chunk.part(self._number(), [0]))
         else:
             # Not unknown any more: nothing of it is stored.
-            if fault.error.endswith(OutcomeUnknown.__qualname__):
-                fault = replace(fault, error=_name(WorkerDied), stage="worker")
+            if fault.error == error_name(OutcomeUnknown):
+                fault = replace(fault, error=error_name(WorkerDied), stage="worker")
             else:
                 fault = replace(fault, stage="commit")
             yield self._fail(chunk, fault)
@@ -344,7 +345,7 @@ class Settling:
         skipped = () if before is None else before.skipped
         unknown = replace(
             fault,
-            error=_name(OutcomeUnknown),
+            error=error_name(OutcomeUnknown),
             message=f"stored or not, nobody can say: {fault.message}",
             stage="unknown",
         )
@@ -356,7 +357,7 @@ class Settling:
         why = self._stopped or "no worker could run it"
         if cause is not None:
             why = f"{cause.error}: {cause.message}"
-        fault = _fault(NotRun, f"not run, or rolled back: {why}", "run")
+        fault = fault_of(NotRun, f"not run, or rolled back: {why}", "run")
         return self._settle(chunk, _all_failed(chunk, fault))
 
     def _settle(self, chunk: Chunk, result: ChunkResult) -> Settled:
@@ -402,15 +403,7 @@ def _all_failed(chunk: Chunk, fault: Fault) -> ChunkResult:
 
 def _lost_error() -> Fault:
     message = "it failed, and its error was lost with its worker; its neighbours are stored"
-    return _fault(ItemFailed, message, "function")
-
-
-def _fault(kind: type[Exception], message: str, stage: Stage) -> Fault:
-    return Fault(_name(kind), message, stage=stage)
-
-
-def _name(kind: type[Exception]) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return fault_of(ItemFailed, message, "function")
 
 
 def _failure(chunk: Chunk, position: int, fault: Fault) -> Failure:

@@ -12,12 +12,13 @@ from typing import Any
 
 from django.db import connections
 
-from carpool.attempt import Attempt, Observer
+from carpool.attempt import Attempt
 from carpool.exceptions import NotSendable
 from carpool.functions import dumps, loads
 from carpool.grouping import Grouping
 from carpool.items import Items
 from carpool.journal.recording import Note
+from carpool.observer import Observer
 from carpool.types import ChunkResult, Job
 
 

@@ -24,11 +24,9 @@ import pytest
 from django.db import connection
 
 from tests.executors.database import transactional_db
+from tests.waiting import HANG, wait_until
 
 __all__ = ["transactional_db"]
-
-#: Seconds after which something hangs. What is waited for takes a tenth of it on a slow machine.
-HANG = 60.0
 
 #: Tests need no durability, and a plain loop commits each statement.
 SQLITE_OPTIONS = "?init_command=PRAGMA%20synchronous%3DOFF"
@@ -125,16 +123,6 @@ class Script:
         with contextlib.suppress(FileNotFoundError):
             return (self.folder / name).read_text().rpartition("\n")[0].splitlines()
         return []
-
-
-def wait_until(condition: Callable[[], Any], otherwise: object = "waited in vain") -> Any:
-    """Wait until the condition holds, and return what it gave."""
-    deadline = time.monotonic() + HANG
-    while not (result := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(str(otherwise() if callable(otherwise) else otherwise))
-        time.sleep(0.02)
-    return result
 
 
 @pytest.fixture

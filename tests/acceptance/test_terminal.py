@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 
-from tests.acceptance.conftest import HANG, PREAMBLE, Script
+from tests.acceptance.conftest import PREAMBLE, Script
+from tests.waiting import HANG
 
 pytestmark = pytest.mark.usefixtures("no_connections_left")
 

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from tests.acceptance.conftest import Script, wait_until
+from tests.acceptance.conftest import Script
+from tests.waiting import wait_until
 
 UPLOADS = Path(__file__).resolve().parents[2] / "examples" / "uploads"
 BOUNDARY = "a line that no file has"

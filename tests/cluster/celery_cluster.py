@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import HANG, Script
+from tests.acceptance.conftest import Script
 from tests.celery_workers import Crew
 from tests.torment.program import PREAMBLE as TORMENT
+from tests.waiting import HANG
 from tools import keeper
 from tools.binaries import PRODUCTS, ServerError, provide_binaries
 from tools.servers import in_ci

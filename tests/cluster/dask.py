@@ -7,15 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-#: Seconds that a scheduler or a worker may take to start or to end.
-PATIENCE = 60.0
+from tests.waiting import wait_until
 
 
 class Cluster:
@@ -133,10 +131,3 @@ def without_carpool(folder: Path) -> str:
         "sys.meta_path.insert(0, Missing())\n"
     )
     return str(folder)
-
-
-def wait_until(condition: Any, otherwise: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.02)

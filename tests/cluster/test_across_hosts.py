@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.celery_workers import Crew, crew
 from tests.cluster.celery_cluster import PREAMBLE as ON_CELERY
 from tests.cluster.celery_cluster import own_broker
@@ -23,6 +23,7 @@ from tests.conftest import ROOT
 from tests.torment.oracle import exactly_once
 from tests.torment.program import all_succeeded, progress
 from tests.torment.server import ALIAS, OwnServer, own_server
+from tests.waiting import HANG, wait_until
 
 pytestmark = [
     pytest.mark.timeout(300),

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import HANG, Script
+from tests.acceptance.conftest import Script
 from tests.celery_workers import Crew, broker, crew
 from tests.cluster.celery_cluster import PREAMBLE
+from tests.waiting import HANG
 
 ITEMS = 40_000
 

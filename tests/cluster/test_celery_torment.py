@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.app.models import Author
 from tests.celery_workers import Crew, broker, crew
 from tests.cluster.celery_cluster import (
@@ -22,7 +22,8 @@ from tests.cluster.celery_cluster import (
     own_broker,
 )
 from tests.torment.oracle import exactly_once, rows_exactly_once
-from tests.torment.program import all_succeeded, progress, told
+from tests.torment.program import all_succeeded, told, wait_for_progress
+from tests.waiting import HANG, wait_until
 
 ITEMS = 600
 
@@ -60,14 +61,6 @@ Start = Callable[..., Script]
 
 def begin(start: Start, crew: Crew, text: str = TEXT) -> Script:
     return start(text, preamble=PREAMBLE, environment=crew.environment)
-
-
-def wait_for_progress(script: Script, items: int) -> None:
-    wait_until(
-        lambda: progress(script) >= items or script.process.poll() is not None,
-        lambda: f"no {items} items: {script.out}{script.err}",
-    )
-    assert script.process.poll() is None, f"ended too early:\n{script.out}{script.err}"
 
 
 def test_all_is_well(start: Start, own: Crew) -> None:

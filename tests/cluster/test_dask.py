@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.cluster.dask import Cluster
 from tests.torment.oracle import agrees, exactly_once, rows_exactly_once
-from tests.torment.program import all_succeeded, progress, told
+from tests.torment.program import all_succeeded, progress, told, wait_for_progress
+from tests.waiting import HANG, wait_until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
 
@@ -30,22 +31,13 @@ on_dask(slowly, range({ITEMS}), take_over=True)
 """
 
 
-def wait_until_begun(script: Script) -> None:
-    """Wait for its first COMMIT."""
-    wait_until(
-        lambda: progress(script) > 0 or script.process.poll() is not None,
-        lambda: f"it doesn't begin:\n{script.out}{script.err}",
-    )
-    assert script.process.poll() is None, f"ended too early:\n{script.out}{script.err}"
-
-
 def test_workers_killed_at_random(coordinate: Coordinate, clusters: Clusters, seed: int) -> None:
     """Of 3,000 items none is lost and none stored twice, while one worker after another is killed,
     and another takes its place."""
     chance = random.Random(seed)
     cluster = clusters(3)
     script = coordinate(TEXT, cluster)
-    wait_until_begun(script)
+    wait_for_progress(script)
     kills = 0
     while script.process.poll() is None and kills < 20:
         cluster.add_worker()
@@ -64,7 +56,7 @@ def test_the_scheduler_killed(coordinate: Coordinate, clusters: Clusters) -> Non
     """The run ends with an error that says so, and is taken up again on another scheduler."""
     first = clusters(2)
     script = coordinate(TEXT, first)
-    wait_until_begun(script)
+    wait_for_progress(script)
     first.scheduler.kill()
 
     found = told(script.wait())
@@ -86,7 +78,7 @@ def test_coordinators_killed_at_random(
     cluster = clusters(3)
     for _ in range(6):
         script = coordinate(TEXT, cluster)
-        wait_until_begun(script)
+        wait_for_progress(script)
         time.sleep(chance.uniform(0, 0.5))
         script.process.kill()
         script.process.wait()
@@ -134,7 +126,7 @@ def test_workers_that_join_late(coordinate: Coordinate, clusters: Clusters) -> N
     on_dask(note, range({ITEMS}))
     """
     script = coordinate(text, cluster)
-    wait_until_begun(script)
+    wait_for_progress(script)
     for _ in range(2):
         cluster.add_worker()
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from django.db.models.signals import post_save
+
+from tests.app import reactions
+from tests.app.models import Author
 
 
 @pytest.fixture(autouse=True)
@@ -11,3 +17,11 @@ def _from_the_first_row_on(request: pytest.FixtureRequest, monkeypatch: pytest.M
     if "first_rows" not in request.keywords:
         monkeypatch.setattr("carpool.coalescing.unit.FIRST_SAVES", 0)
         monkeypatch.setattr("carpool.coalescing.unit.FIRST_BULKS", 0)
+
+
+@pytest.fixture
+def nobody_reads_an_authors_key() -> Iterator[None]:
+    """Without the test app's receiver that makes a profile for each author."""
+    post_save.disconnect(reactions.make_profile, sender=Author)
+    yield
+    post_save.connect(reactions.make_profile, sender=Author)

@@ -16,24 +16,18 @@ from django.contrib.sessions.models import Session
 from django.core import serializers
 from django.db import DatabaseError, IntegrityError, connection, connections, models, transaction
 from django.db.models import Count, F
-from django.db.models.signals import m2m_changed, post_save
+from django.db.models.signals import m2m_changed
 from django.utils import timezone
 
 import carpool
 from carpool.coalescing import Unit, unit_of
-from tests.app import reactions
 from tests.app.models import Account, Author, Book, SignalLog, Tag
 from tests.coalesce.sent import statements
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
-
-
-@pytest.fixture(autouse=True)
-def _nobody_reads_an_authors_key() -> Iterator[None]:
-    """Without the test app's receiver that makes a profile for each author."""
-    post_save.disconnect(reactions.make_profile, sender=Author)
-    yield
-    post_save.connect(reactions.make_profile, sender=Author)
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.usefixtures("nobody_reads_an_authors_key"),
+]
 
 
 def users(number: int) -> None:

@@ -19,7 +19,6 @@ from django.test.utils import isolate_apps
 from django.utils import timezone
 
 import carpool
-from tests.app import reactions
 from tests.app.models import (
     Account,
     Article,
@@ -48,15 +47,10 @@ from tests.app.models import (
 )
 from tests.coalesce.sent import statements
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
-
-
-@pytest.fixture(autouse=True)
-def _nobody_reads_an_authors_key() -> Iterator[None]:
-    """Without the test app's receiver that makes a profile for each author."""
-    post_save.disconnect(reactions.make_profile, sender=Author)
-    yield
-    post_save.connect(reactions.make_profile, sender=Author)
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.usefixtures("nobody_reads_an_authors_key"),
+]
 
 
 def updates(sent: list[str]) -> list[str]:

@@ -48,6 +48,20 @@ def redis() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the parcel went along, of each message that is sent from here on."""
+    sent: list[bool] = []
+    publish = on_celery.CeleryExecutor._publish
+
+    def note(self: Any, key: int, chunk: Any, *, with_parcel: bool) -> None:
+        sent.append(with_parcel)
+        publish(self, key, chunk, with_parcel=with_parcel)
+
+    monkeypatch.setattr(on_celery.CeleryExecutor, "_publish", note)
+    return sent
+
+
 class CeleryContract(ExecutorContract):
     label = "celery"
 
@@ -68,18 +82,8 @@ class CeleryContract(ExecutorContract):
 class TestCelery(CeleryContract):
     """Without a journal."""
 
-    def test_a_large_function_goes_to_each_process_once(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_large_function_goes_to_each_process_once(self, sent: list[bool]) -> None:
         """One that travels by value, with much data, is sent to a worker when it asks for it."""
-        sent: list[bool] = []
-        publish = on_celery.CeleryExecutor._publish
-
-        def note(self: Any, key: int, chunk: Any, *, with_parcel: bool) -> None:
-            sent.append(with_parcel)
-            publish(self, key, chunk, with_parcel=with_parcel)
-
-        monkeypatch.setattr(on_celery.CeleryExecutor, "_publish", note)
         data = os.urandom(100_000)
 
         report = self.run(lambda row: functions.create(row | {"x": data}), rows(60), chunk_size=2)
@@ -89,19 +93,8 @@ class TestCelery(CeleryContract):
         assert sent.count(False) == 30
         assert 1 <= sent.count(True) <= self.window
 
-    def test_a_small_one_comes_along_and_costs_no_round_trip(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_small_one_comes_along_and_costs_no_round_trip(self, sent: list[bool]) -> None:
         """A function with an import path is sent with each chunk."""
-        sent: list[bool] = []
-        publish = on_celery.CeleryExecutor._publish
-
-        def note(self: Any, key: int, chunk: Any, *, with_parcel: bool) -> None:
-            sent.append(with_parcel)
-            publish(self, key, chunk, with_parcel=with_parcel)
-
-        monkeypatch.setattr(on_celery.CeleryExecutor, "_publish", note)
-
         self.run(functions.create, rows(20), chunk_size=2)
 
         assert sent == [True] * 10

@@ -22,15 +22,14 @@ import pytest
 
 import carpool
 from tests.cluster.dask import (
-    PATIENCE,
     Cluster,
     dask_cluster,
-    wait_until,
     without_carpool,
 )
 from tests.executors import functions
 from tests.executors.contract import ExecutorContract
 from tests.executors.functions import endless_rows, name, names, rows, stored
+from tests.waiting import HANG, wait_until
 
 
 class TestDask(ExecutorContract):
@@ -128,7 +127,7 @@ class TestDask(ExecutorContract):
     def test_resources_say_which_workers(self, cluster: Cluster, client: Any) -> None:
         """A worker that doesn't offer them is not used, nor asked who it is."""
         cluster.add_worker("--resources", "django=2", threads=3)
-        client.wait_for_workers(3, PATIENCE)
+        client.wait_for_workers(3, HANG)
         engine = carpool.executors.dask(client, resources={"django": 1})
         try:
             report = self.run(functions.create, rows(20), chunk_size=1, executor=engine)
@@ -373,7 +372,7 @@ class TestBadClusters:
 
         def source() -> Iterator[functions.Row]:
             """Yield rows until the second worker has been noticed, and then some."""
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + HANG
             rows = endless_rows()
             while executors[0].workers < 2:
                 assert time.monotonic() < deadline

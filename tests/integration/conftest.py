@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from django.db import connections
 from django.test import TestCase
 from pytest_django.plugin import DjangoDbBlocker
 
-from tests.snapshot import empty_tables
+from tests.snapshot import emptied_before_and_after, empty_tables
 
 
 # pytest-django's own fixture of this name flushes every table of every app after each test that
@@ -24,10 +23,5 @@ def _django_db_helper(
     if request.cls is not None and issubclass(request.cls, TestCase):
         yield
         return
-    with django_db_blocker.unblock():
-        empty_tables()
+    with django_db_blocker.unblock(), emptied_before_and_after(empty_tables):
         yield
-        for connection in connections.all(initialized_only=True):
-            if connection.in_atomic_block:  # The test has failed in there.
-                connection.close()
-        empty_tables()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,6 +33,7 @@ from tests.app.models import (
     Tag,
     Ticket,
 )
+from tests.integration.beside import uncommitted
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -159,30 +159,6 @@ def test_what_is_run_again_after_a_neighbours_failure_is_loaded_and_locked_again
     assert calls["a"] > 1
     found = dict(Tag.objects.values_list("word", "uses"))
     assert found == {"a": calls["a"] + 1, "b": calls["b"] + 1, "bad": calls["bad"]}
-
-
-@contextmanager
-def uncommitted(change: Callable[[], Any], release: threading.Event) -> Iterator[None]:
-    """Have another connection make a change, and commit it when told, or when the block ends."""
-    made = threading.Event()
-
-    def make() -> None:
-        try:
-            with transaction.atomic():
-                change()
-                made.set()
-                release.wait(30)
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    try:
-        assert made.wait(10)
-        yield
-    finally:
-        release.set()
-        thread.join()
 
 
 @has_row_locks

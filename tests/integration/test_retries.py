@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection
 
 import carpool
 from tests.app.functions import waiting
 from tests.app.models import Author, Tag
 from tests.app.receivers import Recorded
+from tests.integration.beside import uncommitted
 from tests.snapshot import take_log
 
 pytestmark = [
@@ -169,30 +170,6 @@ def test_serialization_failures_are_retried(function: Any) -> None:
     assert names() == [item["key"] for item in items]
 
 
-@contextmanager
-def lock_held(word: str, release: threading.Event) -> Iterator[None]:
-    """Hold the lock of a tag's row in another connection until told, or until the block ends."""
-    held = threading.Event()
-
-    def hold() -> None:
-        try:
-            with transaction.atomic():
-                Tag.objects.select_for_update().get(word=word)
-                held.set()
-                release.wait(30)
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        assert held.wait(10)
-        yield
-    finally:
-        release.set()
-        thread.join()
-
-
 def test_a_lock_timeout_is_retried() -> None:
     """A chunk that waited too long for a lock is tried again, whole, when the lock is free."""
     Tag.objects.create(word="shared")
@@ -206,7 +183,7 @@ def test_a_lock_timeout_is_retried() -> None:
             release.set()
         waiting.add_use(item)
 
-    with lock_held("shared", release):
+    with uncommitted(lambda: Tag.objects.select_for_update().get(word="shared"), release):
         report = carpool.run(
             add_use,
             items,

@@ -11,7 +11,7 @@ from django.db import connections
 from pytest_django.plugin import DjangoDbBlocker
 
 from carpool.journal.models import Entry, Lease, Run
-from tests.snapshot import ALIASES, empty_tables
+from tests.snapshot import ALIASES, emptied_before_and_after, empty_tables
 
 
 # In place of pytest-django's own, as in tests/integration/conftest.py, for the same reason.
@@ -20,13 +20,8 @@ def _django_db_helper(
     request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[None]:
     """Allow the databases; empty their tables before the test and after it."""
-    with django_db_blocker.unblock():
-        empty()
+    with django_db_blocker.unblock(), emptied_before_and_after(empty):
         yield
-        for connection in connections.all(initialized_only=True):
-            if connection.in_atomic_block:  # The test has failed in there.
-                connection.close()
-        empty()
 
 
 def empty() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import HANG, Script
+from tests.acceptance.conftest import Script
+from tests.waiting import HANG
 
 #: Seconds that a worker may outlive its coordinator.
 ORPHAN_SECONDS = 2.0

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tests.acceptance.conftest import Script
+from tests.waiting import wait_until
 
 #: The first lines of every script. ``create`` is the oracle's item; ``run`` tells how it ended.
 PREAMBLE = """
@@ -70,3 +71,12 @@ def progress(script: Script) -> int:
     """Return how many items a running script has done, as far as it has said."""
     lines = script.lines("progress")
     return int(lines[0]) if lines else 0
+
+
+def wait_for_progress(script: Script, items: float = 1) -> None:
+    """Wait until a running script has done so many items: by default, for its first COMMIT."""
+    wait_until(
+        lambda: progress(script) >= items or script.process.poll() is not None,
+        lambda: f"it gets no further than {progress(script)}:\n{script.out}{script.err}",
+    )
+    assert script.process.poll() is None, f"ended too early:\n{script.out}{script.err}"

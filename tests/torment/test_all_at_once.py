@@ -9,11 +9,12 @@ from collections.abc import Callable
 import pytest
 from django.db import connection
 
-from tests.acceptance.conftest import HANG, Script
+from tests.acceptance.conftest import Script
 from tests.torment.killing import Orphanage, kill_workers_until_it_ends
 from tests.torment.oracle import exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded
 from tests.torment.proxy import proxy, through
+from tests.waiting import HANG
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.db import DatabaseError, connection
 
-from tests.acceptance.conftest import HANG, Script
+from tests.acceptance.conftest import Script
 from tests.conftest import clients
 from tests.torment.oracle import exactly_once, rows_exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded, told
 from tests.torment.proxy import Cut, Proxy, proxy, through
+from tests.waiting import HANG
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 from django.db import connection
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.torment.killing import Orphanage
 from tests.torment.oracle import exactly_once, rows_exactly_once
-from tests.torment.program import PREAMBLE, all_succeeded, progress
+from tests.torment.program import PREAMBLE, all_succeeded, progress, wait_for_progress
+from tests.waiting import HANG, wait_until
 
 ITEMS = 5_000
 KILLS = 20
@@ -124,7 +125,7 @@ def test_the_oracle_sees_what_no_journal_knows(start: Callable[..., Script]) -> 
     """Without a journal the same murder leaves rows that are stored twice: the oracle says so."""
     text = TEXT.replace("take_over=True", "journal=None, workers=2").replace(str(ITEMS), "400")
     first = start(text, preamble=PREAMBLE)
-    wait_until(lambda: progress(first) > 0, "it doesn't begin")
+    wait_for_progress(first)
     first.process.kill()
     first.wait(None)
 

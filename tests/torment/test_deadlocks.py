@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.db import connection
 
-from tests.acceptance.conftest import HANG, Script
+from tests.acceptance.conftest import Script
 from tests.app.models import Line, Order
 from tests.torment.oracle import exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded
+from tests.waiting import HANG
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.acceptance.conftest import Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.torment.killing import workers
 from tests.torment.oracle import exactly_once
 from tests.torment.program import PREAMBLE, told
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.torment.oracle import exactly_once
-from tests.torment.program import PREAMBLE, all_succeeded, progress
+from tests.torment.program import PREAMBLE, all_succeeded, wait_for_progress
 from tests.torment.server import ALIAS, OwnServer, own_server
+from tests.waiting import HANG
 
 pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
 
@@ -41,13 +42,7 @@ def test_a_server_that_is_killed_and_started_again(
         environment=own.environment,
     )
     for death in range(DEATHS):
-        mark = ITEMS * (death + chance.uniform(0.1, 0.9)) / (DEATHS + 1)
-
-        def is_there(mark: float = mark) -> bool:
-            return progress(script) >= mark or script.process.poll() is not None
-
-        wait_until(is_there, lambda: f"it gets no further than {progress(script)}:\n{script.err}")
-        assert script.process.poll() is None, f"ended too early:\n{script.out}{script.err}"
+        wait_for_progress(script, ITEMS * (death + chance.uniform(0.1, 0.9)) / (DEATHS + 1))
         own.kill()
         own.start_again()
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from carpool.journal.models import Run
-from tests.acceptance.conftest import Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.torment.oracle import agrees, exactly_once, rows_exactly_once
-from tests.torment.program import PREAMBLE, all_succeeded, progress, told
+from tests.torment.program import PREAMBLE, all_succeeded, told, wait_for_progress
 from tests.torment.refusal import TABLES, Refusal, refusal
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
@@ -126,7 +126,7 @@ def test_a_journal_that_cannot_be_written(start: Start, refused: Refusal, table:
 def test_a_journal_that_can_be_written_no_more(start: Start, refused: Refusal) -> None:
     """A run whose journal refuses rows midway ends, agrees with its rows, and can be taken up."""
     first = start(WRITING, preamble=PREAMBLE, environment=refused.environment)
-    wait_until(lambda: progress(first) > 0, "it doesn't begin")
+    wait_for_progress(first)
     refused.begin("carpool_journal_entry")
 
     found = told(first.wait())

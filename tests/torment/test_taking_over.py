@@ -12,10 +12,11 @@ from collections.abc import Callable
 import pytest
 from django.db import connection
 
-from tests.acceptance.conftest import HANG, Script, wait_until
+from tests.acceptance.conftest import Script
 from tests.torment.oracle import exactly_once
-from tests.torment.program import PREAMBLE, all_succeeded, progress, told
+from tests.torment.program import PREAMBLE, all_succeeded, told, wait_for_progress
 from tests.torment.proxy import proxy, through
+from tests.waiting import HANG
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
 
@@ -37,16 +38,8 @@ def begin(
 ) -> Script:
     """Start a coordinator, and wait for its first COMMIT."""
     script = start(text, preamble=PREAMBLE, environment=environment)
-    wait_until_begun(script)
+    wait_for_progress(script)
     return script
-
-
-def wait_until_begun(script: Script) -> None:
-    wait_until(
-        lambda: progress(script) > 0 or script.process.poll() is not None,
-        lambda: f"it doesn't begin:\n{script.out}{script.err}",
-    )
-    assert script.process.poll() is None, f"ended too early:\n{script.out}{script.err}"
 
 
 def was_taken_over(script: Script) -> None:
@@ -117,7 +110,7 @@ def test_coordinators_that_were_frozen(start: Callable[..., Script], seed: int) 
         with contextlib.suppress(subprocess.TimeoutExpired):
             following.process.wait(1.0)
         freeze(script, signal.SIGCONT)
-        wait_until_begun(following)
+        wait_for_progress(following)
         was_taken_over(script)
         script = following
 

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from carpool import attempt as attempt_module
-from carpool.attempt import Attempt, Observer, Stop
+from carpool.attempt import Attempt
 from carpool.exceptions import NotSendable
 from carpool.grouping import CHECKED_CHUNKS, Grouping
 from carpool.items import LocalItems
+from carpool.observer import Observer, Stop
 from carpool.types import GONE, ChunkResult, Ending, Fault, Job
 from tests.app.models import AuditLine, Author, Book
 from tests.unit.driver_errors import busy, deadlock, lost, rolled_back

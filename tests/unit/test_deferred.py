@@ -9,10 +9,11 @@ import pytest
 from django.db import IntegrityError, connection, connections, transaction
 
 from carpool import deferred
-from carpool.attempt import Attempt, Observer
+from carpool.attempt import Attempt
 from carpool.deferred import NewRows, SetConstraints
 from carpool.grouping import Grouping
 from carpool.items import LocalItems
+from carpool.observer import Observer
 from carpool.types import Ending, Job
 from tests.app.models import Author, Book, Tag
 

@@ -19,9 +19,12 @@ from carpool.errors import (
     LONGEST_TRACEBACK,
     Trouble,
     describe,
+    fault_of,
     sqlstate_of,
     trouble_of,
 )
+from carpool.exceptions import WorkerDied
+from carpool.types import Fault
 from tests.unit.driver_errors import busy, deadlock, mysql_error, psycopg_error, through_django
 
 
@@ -272,3 +275,9 @@ def test_a_local_class_is_named_by_its_whole_path() -> None:
         pass
 
     assert describe(Local()).error.endswith("whole_path.<locals>.Local")
+
+
+def test_what_nobody_has_raised_is_a_fault_too() -> None:
+    """It has the error's path, its message and stage, and no traceback."""
+    fault = fault_of(WorkerDied, "it died", "worker")
+    assert fault == Fault("carpool.exceptions.WorkerDied", "it died", stage="worker")

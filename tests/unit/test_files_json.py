@@ -15,16 +15,7 @@ import carpool
 from carpool.exceptions import SourceError
 from carpool.files import array
 from tests.unit.source_files import until_error
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
+from tests.unit.strategies import json_values
 
 
 def values(path: Path, data: str | bytes, **options: Any) -> list[Any]:

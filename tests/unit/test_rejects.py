@@ -18,16 +18,7 @@ from hypothesis import strategies as st
 from carpool.exceptions import ConfigurationError
 from carpool.rejects import Rejects
 from carpool.types import Failure
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
+from tests.unit.strategies import json_values
 
 
 def failure(item: Any, **changes: Any) -> Failure:

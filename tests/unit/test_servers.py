@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from tests.waiting import wait_until
 from tools import servers as module
 from tools.binaries import URL_VARIABLES, VARIABLES, ServerError, find_binaries
 from tools.servers import servers
@@ -47,13 +47,6 @@ def answers(url):
     except OSError:
         return False
     return True
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def start_command(*command):

@@ -7,9 +7,9 @@ from multiprocessing import RawArray
 
 import pytest
 
-from carpool.attempt import Stop
 from carpool.executors import slot
 from carpool.executors.slot import Slot, SlotObserver, State
+from carpool.observer import Stop
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 
-from carpool.attempt import Observer, Stop
 from carpool.errors import describe
 from carpool.exceptions import RunFailed
 from carpool.executors.base import Ended, Event, Executor
 from carpool.interrupts import Interrupts
 from carpool.items import local_items
+from carpool.observer import Observer, Stop
 from carpool.pacing import TARGET
 from carpool.types import Chunk, ChunkResult, Ending, Job
 from carpool.worker import Worker

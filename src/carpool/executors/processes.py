@@ -29,7 +29,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from carpool.environment import Environment
-from carpool.exceptions import ItemTimeout, RunFailed
+from carpool.errors import fault_of
+from carpool.exceptions import ItemTimeout, OutcomeUnknown, RunFailed, WorkerDied
 from carpool.executors import child, preload, slot
 from carpool.executors.base import GRACE, Ended, Event, Executor, Lost, Phase
 from carpool.functions import dumps
@@ -449,12 +450,8 @@ class _Worker:
     def timed_out(self, position: int, seconds: float | None) -> Lost:
         assert self.chunk is not None
         limit = "its time limit" if seconds is None else f"timeout={seconds:g} seconds"
-        kind = ItemTimeout
-        fault = Fault(
-            f"{kind.__module__}.{kind.__qualname__}",
-            f"took longer than {limit}; its worker was ended and its rows rolled back",
-            stage="worker",
-        )
+        message = f"took longer than {limit}; its worker was ended and its rows rolled back"
+        fault = fault_of(ItemTimeout, message, "worker")
         return Lost(self.chunk, Phase.RUNNING, fault, position, guilty=True)
 
     def dismiss(self) -> None:
@@ -484,11 +481,10 @@ def _stopped(chunk: Chunk) -> Ended:
 
 
 def _died(how: str, when: str, *, unknown: bool = False) -> Fault:
-    return Fault(
-        "carpool.exceptions.OutcomeUnknown" if unknown else "carpool.exceptions.WorkerDied",
-        f"the worker process died {when} ({how})",
-        stage="unknown" if unknown else "worker",
-    )
+    message = f"the worker process died {when} ({how})"
+    if unknown:
+        return fault_of(OutcomeUnknown, message, "unknown")
+    return fault_of(WorkerDied, message, "worker")
 
 
 def _how(code: int | None) -> str:

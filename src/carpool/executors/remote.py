@@ -27,7 +27,6 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -40,7 +39,7 @@ from django.db import close_old_connections, connections
 
 from carpool import databases
 from carpool.environment import Environment, Locale
-from carpool.errors import describe
+from carpool.errors import describe, fault_of
 from carpool.exceptions import ConfigurationError, OutcomeUnknown, RunFailed
 from carpool.executors.base import GRACE, Ended, Event, Executor, Lost, Phase
 from carpool.executors.child import ShippedJob
@@ -49,6 +48,7 @@ from carpool.interrupts import Interrupts
 from carpool.items import sent_items
 from carpool.journal.recording import Note, Standing, standing_of
 from carpool.types import Chunk, ChunkResult, Ending, Fault, Job
+from carpool.version import carpool_version
 from carpool.worker import Worker, packed
 
 Passport = dict[str, Any]
@@ -158,8 +158,7 @@ class RemoteExecutor(Executor):
 
 def unknown(message: str) -> Fault:
     """Return the fault of a chunk of which nobody knows whether it is stored."""
-    name = f"{OutcomeUnknown.__module__}.{OutcomeUnknown.__qualname__}"
-    return Fault(name, message, stage="unknown")
+    return fault_of(OutcomeUnknown, message, "unknown")
 
 
 # What travels.
@@ -197,16 +196,9 @@ def passport(aliases: Iterable[str]) -> Passport:
     return {
         "python": platform.python_version(),
         "django": django.get_version(),
-        "carpool": _carpool_version(),
+        "carpool": carpool_version() or "unknown",
         "databases": {alias: _database(alias) for alias in aliases},
     }
-
-
-def _carpool_version() -> str:
-    try:
-        return version("django-carpool")
-    except PackageNotFoundError:  # run from a folder of sources
-        return "unknown"
 
 
 def _database(alias: str) -> list[str]:

@@ -17,7 +17,7 @@ import time
 from enum import IntEnum
 from typing import Any
 
-from carpool.attempt import Observer, Stop
+from carpool.observer import Observer, Stop
 
 _STATE, _POSITION, _SINCE, _DOOMED, SIZE = range(5)
 

@@ -10,13 +10,13 @@ import time
 from queue import Empty, SimpleQueue
 
 from carpool import databases
-from carpool.attempt import Observer, Stop
 from carpool.environment import Locale
-from carpool.errors import describe
-from carpool.exceptions import RunFailed
+from carpool.errors import describe, fault_of
+from carpool.exceptions import OutcomeUnknown, RunFailed
 from carpool.executors.base import GRACE, Ended, Event, Executor, Lost, Phase
 from carpool.interrupts import Interrupts
 from carpool.items import local_items
+from carpool.observer import Observer, Stop
 from carpool.types import Chunk, ChunkResult, Ending, Fault, Job
 from carpool.worker import Worker
 
@@ -150,11 +150,8 @@ class ThreadsExecutor(Executor):
 
 
 def _left_behind(chunk: Chunk) -> Lost:
-    fault = Fault(
-        "carpool.exceptions.OutcomeUnknown",
-        "its thread did not end in time after the run was stopped",
-        stage="unknown",
-    )
+    message = "its thread did not end in time after the run was stopped"
+    fault = fault_of(OutcomeUnknown, message, "unknown")
     return Lost(chunk, Phase.NOT_TOLD, fault)
 
 

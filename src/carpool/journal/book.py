@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import django
@@ -27,6 +26,7 @@ from carpool.journal.models import Entry, Lease, Run
 from carpool.journal.recording import Places
 from carpool.journal.spans import Spans
 from carpool.journal.states import EDGES, State, check_edge
+from carpool.version import carpool_version
 
 BEAT = 4.0
 """Seconds between two beats: one commit each."""
@@ -167,7 +167,7 @@ class Book:
             pid=os.getpid(),
             started_at=run.started_at or Now(),
             finished_at=None,
-            carpool_version=_version(),
+            carpool_version=carpool_version(),
             django_version=django.get_version(),
             **about,
         )
@@ -353,10 +353,3 @@ class Book:
 
 def _seconds(span: timedelta) -> str:
     return f"{max(0.0, span.total_seconds()):.1f} seconds"
-
-
-def _version() -> str:
-    try:
-        return version("django-carpool")
-    except PackageNotFoundError:  # run from a folder of sources
-        return ""

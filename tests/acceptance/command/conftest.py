@@ -6,7 +6,7 @@ import csv
 import gzip
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import pytest
 from django.contrib.auth.models import User
 
 from carpool.journal.models import Entry, Lease, Run
-from tests.acceptance.conftest import HANG, Script
+from tests.acceptance.conftest import Script
+from tests.waiting import HANG
 
-FUNCTIONS = """
+#: The module that commands find their functions in begins with these.
+COMMON = """
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +29,6 @@ from django.contrib.auth.models import User
 class NewUser:
     name: str
     visits: int = 0
-
-def create(row):
-    User.objects.create(username=row["name"])
-    if row.get("do") == "raise" and not Path("mended").exists():
-        raise ValueError(f"{row['name']} is bad")
-
-def create_slowly(row):
-    create(row)
-    with open("ran", "a") as file:
-        file.write(row["name"] + "\\n")
-    time.sleep(0.01)
 
 def create_typed(user: NewUser):
     User.objects.create(username=user.name, first_name=str(user.visits + 1))
@@ -56,6 +47,24 @@ def shout(user):
 def prepare():
     open("prepared", "a").close()
 """
+
+FUNCTIONS = (
+    COMMON
+    + """
+def create(row):
+    User.objects.create(username=row["name"])
+    if row.get("do") == "raise" and not Path("mended").exists():
+        raise ValueError(f"{row['name']} is bad")
+
+def create_slowly(row):
+    create(row)
+    with open("ran", "a") as file:
+        file.write(row["name"] + "\\n")
+    time.sleep(0.01)
+"""
+)
+
+COMMAND = [sys.executable, "-m", "django", "carpool"]
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -91,6 +100,26 @@ def rows(folder: Path) -> Callable[..., Path]:
     return rows
 
 
+def call(
+    command: Sequence[str],
+    folder: Path,
+    environment: dict[str, str],
+    seconds: float = HANG,
+    **more: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever its exit code."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=seconds,
+        **more,
+    )
+
+
 @pytest.fixture
 def carpool(folder: Path, subprocess_environment: dict[str, str]) -> Command:
     """Run the command to its end; ``carpool("run", …, code=1)`` also checks its exit code."""
@@ -98,16 +127,9 @@ def carpool(folder: Path, subprocess_environment: dict[str, str]) -> Command:
     def run(
         *arguments: str, code: int = 0, seconds: float = HANG, **more: Any
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "django", "carpool", *arguments],
-            cwd=folder,
-            env=subprocess_environment,
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=seconds,
-            **({"stdin": subprocess.DEVNULL} | more if "input" not in more else more),
-        )
+        if "input" not in more:
+            more = {"stdin": subprocess.DEVNULL} | more
+        done = call([*COMMAND, *arguments], folder, subprocess_environment, seconds, **more)
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
         return done
@@ -123,7 +145,7 @@ def begin(folder: Path, subprocess_environment: dict[str, str]) -> Iterator[Call
     def begin(*arguments: str, stdin: int = subprocess.DEVNULL, stderr: str = "stderr") -> Script:
         with (folder / "stdout").open("wb") as out, (folder / stderr).open("wb") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "django", "carpool", *arguments],
+                [*COMMAND, *arguments],
                 cwd=folder,
                 env=subprocess_environment,
                 stdin=stdin,
@@ -148,12 +170,4 @@ def journal(transactional_db: None) -> Iterator[None]:
 
 def shell(line: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a line of bash to its end; ``carpool`` in it is the command."""
-    return subprocess.run(
-        ["bash", "-c", line.replace("carpool", f"{sys.executable} -m django carpool")],
-        cwd=folder,
-        env=environment,
-        text=True,
-        capture_output=True,
-        check=False,
-        timeout=HANG,
-    )
+    return call(["bash", "-c", line.replace("carpool", " ".join(COMMAND))], folder, environment)

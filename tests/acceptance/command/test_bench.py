@@ -9,22 +9,13 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from tests.acceptance.command.conftest import Command
+from tests.acceptance.command.conftest import COMMON, Command
 
 pytestmark = pytest.mark.usefixtures("no_connections_left")
 
-FUNCTIONS = """\
-import time
-from dataclasses import dataclass
-from pathlib import Path
-
-from django.contrib.auth.models import User
-from django.db import connection
-
-@dataclass
-class NewUser:
-    name: str
-
+FUNCTIONS = (
+    COMMON
+    + """
 def create(row):
     row["name"] = row["name"] + "!"  # the next pass must not see it
     User.objects.create(username=row.pop("name"))
@@ -51,24 +42,8 @@ def compute(row):
 def create_and_count(row):
     User.objects.create(username=row["name"])
     User.objects.count()
-
-def create_typed(user: NewUser):
-    User.objects.create(username=user.name)
-
-def known(rows):
-    return {"u1"}
-
-def create_unknown(row, known):
-    if row["name"] not in known:
-        User.objects.create(username=row["name"])
-
-def shout(user):
-    user.username = user.username.upper()
-    user.save()
-
-def prepare():
-    open("prepared", "a").close()
 """
+)
 
 LINE_OF_COUNT = FUNCTIONS.splitlines().index("    User.objects.count()") + 1
 

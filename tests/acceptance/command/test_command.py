@@ -6,8 +6,6 @@ import gzip
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from tests.acceptance.command.conftest import Command, names, shell, stored
-from tests.acceptance.conftest import HANG, wait_until
+from tests.acceptance.command.conftest import COMMAND, Command, call, names, shell, stored
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_connections_left")
 
@@ -219,15 +217,8 @@ def test_the_traceback_is_there_if_asked_for(
 ) -> None:
     """--traceback, before the action's name or after it; the exit code is the same."""
     for arguments in (["--traceback", "run"], ["run", "--traceback"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "django", "carpool", *arguments, "shop.create", "no.csv"],
-            cwd=folder,
-            env=subprocess_environment,
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=HANG,
-        )
+        command = [*COMMAND, *arguments, "shop.create", "no.csv"]
+        done = call(command, folder, subprocess_environment)
         assert done.returncode == 2
         assert "Traceback (most recent call last)" in done.stderr
         assert "carpool.exceptions.ConfigurationError" in done.stderr
@@ -416,19 +407,11 @@ def test_a_journal_that_is_not_there(
     """One line that says what to do, exit code 2, and nothing is run; with and without checks."""
     rows(3)
     (folder / "bare.py").write_text(BARE.format(left_out=left_out))
-    arguments = ["shop.create", "users.csv", "--journal", "users"]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "django", "carpool", "run", *arguments),
-            *([] if checked else ["--skip-checks"]),
-        ],
-        cwd=folder,
-        env=subprocess_environment | {"DJANGO_SETTINGS_MODULE": "bare"},
-        text=True,
-        capture_output=True,
-        check=False,
-        timeout=HANG,
-    )
+    command = [*COMMAND, "run", "shop.create", "users.csv", "--journal", "users"]
+    if not checked:
+        command.append("--skip-checks")
+    bare = {"DJANGO_SETTINGS_MODULE": "bare"}
+    done = call(command, folder, subprocess_environment | bare)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert (identity in line) is checked

@@ -20,7 +20,7 @@ from django.contrib.auth.models import User
 
 from carpool.journal.models import Run
 from tests.acceptance.command.conftest import Command, names, shell, stored
-from tests.acceptance.conftest import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_connections_left")
 

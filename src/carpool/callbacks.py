@@ -1,0 +1,78 @@
+"""Callbacks that items register with transaction.on_commit(): each told from the next.
+
+They run when the chunk has committed, and its items' rows are stored. One that raises costs its
+own item only; Django would drop all that come after it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from carpool.errors import describe
+
+if TYPE_CHECKING:
+    from carpool.attempt import Attempt
+
+
+def tag(attempt: Attempt, positions: list[int], marks: list[int]) -> None:
+    """Make the callbacks that have come since ``marks`` those of the items at ``positions``.
+
+    ``marks``: how many there were, by connection, before the items were run.
+    """
+    for connection, mark in zip(attempt.connections, marks, strict=True):
+        if connection.alias not in attempt.own:
+            continue  # they run, or don't, with the transaction around the run
+        # run_on_commit: (savepoint ids, callback, robust) until COMMIT. There is no public
+        # way to tell whose a callback is. Checked on 5.2, 6.0, 6.1.
+        registered: list[Any] = connection.run_on_commit
+        if len(registered) == mark:
+            continue
+        for number in range(mark, len(registered)):
+            savepoints, callback, robust = registered[number]
+            kind = _RobustCallback if robust else _Callback
+            registered[number] = (savepoints, kind(attempt, positions, callback), robust)
+
+
+class _Callback:
+    """An item's on_commit callback: if it raises, the item has failed, its neighbours have not.
+
+    One of before_chunk's is that of all items it was called with.
+    """
+
+    def __init__(self, attempt: Attempt, positions: list[int], callback: Callable[[], Any]) -> None:
+        self.attempt = attempt
+        self.positions = positions
+        self.callback = callback
+
+    @property
+    def is_void(self) -> bool:
+        """Whether all of them have failed."""
+        return all(position in self.attempt.faults for position in self.positions)
+
+    def __call__(self) -> None:
+        attempt = self.attempt
+        if self.is_void:  # Django drops the callbacks after one that fails
+            return
+        try:
+            if attempt.interrupted:
+                raise KeyboardInterrupt("the run was interrupted before this callback")
+            self.callback()
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and attempt.interruptible:
+                attempt.interrupt()
+            fault = describe(error, "on_commit")
+            attempt.faults = dict.fromkeys(self.positions, fault) | attempt.faults
+
+
+class _RobustCallback(_Callback):
+    """One registered with ``robust=True``: Django logs what it raises, and goes on."""
+
+    def __init__(self, attempt: Attempt, positions: list[int], callback: Callable[[], Any]) -> None:
+        super().__init__(attempt, positions, callback)
+        functools.update_wrapper(self, callback)  # its name is in the log
+
+    def __call__(self) -> None:
+        if not self.is_void:
+            self.callback()
