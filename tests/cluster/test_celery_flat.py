@@ -13,7 +13,10 @@ from tests.celery_workers import Crew, broker, crew
 from tests.cluster.celery_cluster import PREAMBLE
 from tests.waiting import HANG
 
-ITEMS = 40_000
+ITEMS = 1_000_000
+
+#: Items of a chunk: 4,000 chunks.
+CHUNK = 250
 
 #: Chunks in flight for two workers, by the design, and a question or one sent with its parcel.
 WINDOW = 5
@@ -34,7 +37,7 @@ def memory():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 def look(snapshot):
-    if snapshot.done % 400 == 0:
+    if snapshot.done % (40 * {CHUNK}) == 0:
         replies = sum(client.llen(key) for key in client.keys("carpool.replies.*")) - others
         samples.append([snapshot.done, client.llen(queue), replies, memory()])
 
@@ -43,7 +46,7 @@ def nothing(number):
 
 if __name__ == "__main__":
     engine = celery(app, redelivered_chunks_may_be_unknown=True)
-    run(nothing, range({ITEMS}), chunk_size=10, executor=engine, journal=None, progress=look)
+    run(nothing, range({ITEMS}), chunk_size={CHUNK}, executor=engine, journal=None, progress=look)
     print("SAMPLES", json.dumps(samples))
 """
 
@@ -56,14 +59,14 @@ def own(transactional_db: None, tmp_path: Path) -> Iterator[Crew]:
 
 @pytest.mark.timeout(300)
 def test_queue_and_memory_stay_flat(start: Callable[..., Script], own: Crew) -> None:
-    """4,000 chunks: the queue holds no more than the window, and the coordinator nothing."""
+    """A million items: the queue holds no more than the window, and the coordinator nothing."""
     own.start()
 
     script = start(TEXT, preamble=PREAMBLE, environment=own.environment).wait(seconds=4 * HANG)
 
     (line,) = (line for line in script.out.splitlines() if line.startswith("SAMPLES "))
     samples = json.loads(line.removeprefix("SAMPLES "))
-    assert len(samples) > ITEMS / 400 / 2
+    assert len(samples) > ITEMS / CHUNK / 40 / 2
     assert max(queued for _, queued, _, _ in samples) <= WINDOW
     assert max(replies for _, _, replies, _ in samples) <= WINDOW
     early = [rss for done, _, _, rss in samples if ITEMS / 4 <= done <= ITEMS / 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -22,6 +23,9 @@ Coordinate = Callable[[str, Cluster], Script]
 Clusters = Callable[..., Cluster]
 
 ITEMS = 3_000
+
+#: Chunks in flight for two workers, by the design.
+WINDOW = 4
 
 TEXT = f"""
 def slowly(number):
@@ -86,6 +90,40 @@ def test_coordinators_killed_at_random(
     last = coordinate(TEXT, cluster)
     assert all_succeeded(last.wait(seconds=2 * HANG), ITEMS)["already"] > 0
     exactly_once(ITEMS)
+
+
+def test_a_million_items_leave_memory_flat(coordinate: Coordinate, clusters: Clusters) -> None:
+    """The scheduler knows no more tasks than the window has, and the coordinator keeps nothing."""
+    text = """
+    samples = []
+
+    def memory():
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+    def nothing(number):
+        pass
+
+    with Client(scheduler_file=os.environ["DASK_FILE"], set_as_default=False) as client:
+        def look(snapshot):
+            if snapshot.done % 10_000 == 0:
+                known = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+                samples.append([snapshot.done, known, memory()])
+
+        options = {"chunk_size": 250, "workers": None, "journal": None, "progress": look}
+        run(nothing, range(1_000_000), executor=client, **options)
+    print("SAMPLES", json.dumps(samples))
+    """
+    script = coordinate(text, clusters(2)).wait(seconds=4 * HANG)
+
+    (line,) = (line for line in script.out.splitlines() if line.startswith("SAMPLES "))
+    samples = json.loads(line.removeprefix("SAMPLES "))
+    assert len(samples) > 50
+    assert max(known for _, known, _ in samples) <= 2 * WINDOW  # some are being forgotten
+    early = [rss for done, _, rss in samples if 250_000 <= done <= 500_000]
+    late = [rss for done, _, rss in samples if done >= 750_000]
+    print(f"{max(k for _, k, _ in samples)} tasks at most; {early[0]} KiB, {late[-1]} KiB")
+    assert max(late) - min(early) < 8 * 1024
 
 
 def test_all_at_once(coordinate: Coordinate, clusters: Clusters, seed: int) -> None:
