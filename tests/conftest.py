@@ -31,17 +31,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["CARPOOL_TEST_FOLDER"] = str(folder)  # for the processes that tests start
 
 
-#: Tests in whose process an engine leaves threads behind, after which nobody should fork: see
-#: "Warning" at https://docs.python.org/3/library/os.html#os.fork. So they come last.
-THREADED = {"test_celery.py", "test_dask.py"}
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of engines behind all others."""
-    items.sort(key=lambda item: item.path.name in THREADED)
-
-
 def pytest_report_header() -> str:
     """Say in the log what this run is about."""
     return f"database: {connections[DEFAULT_DB_ALIAS].vendor}"

@@ -6,6 +6,7 @@ The contract is unchanged. With a journal each run has one of its own name; `str
 from __future__ import annotations
 
 import base64
+import multiprocessing
 import os
 import pickle
 import signal
@@ -24,6 +25,7 @@ from carpool.executors import celery, on_celery
 from tests.celery_workers import Crew, Worker, broker, crew
 from tests.executors import functions
 from tests.executors.contract import ExecutorContract
+from tests.executors.database import forget_users
 from tests.executors.functions import names, rows, stored
 from tools.keeper import free_port
 
@@ -34,6 +36,9 @@ from celery import Celery
 app = Celery("bare", broker=os.environ["CARPOOL_TEST_BROKER_URL"], include=INCLUDE)
 app.conf.task_default_queue = os.environ["CARPOOL_TEST_QUEUE"]
 """
+
+#: Seconds after which a child that does nothing is taken to hang.
+HANGS = 20.0
 
 OTHER_KEY = """
 from tests.settings import *
@@ -319,3 +324,82 @@ def test_a_slow_chunk_that_others_overtake_is_no_loss(own: Crew) -> None:
 
     assert (report.succeeded, report.chunks) == (40, 40)
     assert stored() == names(range(40))
+
+
+def fork_children() -> list[int | None]:
+    """Fork processes that do nothing; return how each ended, None if it had to be killed."""
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=len, args=("",)) for _ in range(3)]
+    for child in children:
+        child.start()
+    codes = []
+    for child in children:
+        child.join(HANGS)
+        codes.append(child.exitcode)
+        child.kill()
+        child.join()
+    return codes
+
+
+# Python 3.12 and later warn of any fork where there are threads.
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_processes_can_be_forked_after_a_run(own: Crew) -> None:
+    """Nothing is left in the app's pool that a child would wait for, or read in our place."""
+    own.start(size=1)
+
+    assert run(own).succeeded == 60
+    assert fork_children() == [0, 0, 0]
+    forget_users()
+    assert run(own).succeeded == 60
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_source_may_fork_processes(own: Crew) -> None:
+    """Even while the workers are asked for an overdue chunk."""
+    own.start("--prefetch-multiplier", "1", size=1)
+    ended = []
+
+    def source() -> Iterator[functions.Row]:
+        for number, row in enumerate(rows(6)):
+            if number == 2:
+                for _ in range(4):
+                    time.sleep(0.8)
+                    ended.extend(fork_children())
+            yield row
+
+    engine = celery(own.app, patience=0.5)
+    report = carpool.run(
+        create_slowly_at_first,
+        source(),
+        executor=engine,
+        journal="forks",
+        chunk_size=1,
+        workers=3,
+    )
+
+    assert (report.succeeded, report.chunks) == (6, 6)
+    assert ended == [0] * 12
+
+
+def create_soon(row: functions.Row) -> None:
+    time.sleep(0.4)
+    functions.create(row)
+
+
+def test_a_source_that_pauses_is_no_silence_of_the_workers(own: Crew) -> None:
+    """While nothing is out, nobody has anything to answer, however long that is."""
+    own.start(size=1)
+
+    def source() -> Iterator[functions.Row]:
+        yield from rows(2)
+        while stored() != names(range(2)):
+            time.sleep(0.05)
+        time.sleep(3.0)
+        yield rows(3)[2]
+
+    engine = celery(own.app, patience=0.5)
+    report = carpool.run(
+        create_soon, source(), executor=engine, journal="pauses", chunk_size=1, workers=2
+    )
+
+    assert (report.succeeded, report.unknown) == (3, 0)

@@ -18,6 +18,13 @@ Note [Lost chunks]
     sent after it, a question is. When then no living worker has it, twice in a row, it is given up.
     That is right or harmless: the journal lets a chunk that was given up commit no more. Without a
     journal it is unknown.
+
+Note [Questions]
+    On Redis, who has asked workers still waits: kombu has sent a BRPOP, whose reply comes after up
+    to a second. In the app's pool such a connection is dangerous. Whatever process multiprocessing
+    forks then closes the pool, for which kombu reads that reply from the socket that both have. The
+    first child takes it; the next ones wait for ever; and the parent, which waits for it too, hears
+    no worker's answer any more. So a question has a connection of its own, and ends with it.
 """
 
 from __future__ import annotations
@@ -27,7 +34,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -353,7 +360,10 @@ class CeleryExecutor(RemoteExecutor):
 
     def _send(self, key: int, chunk: Chunk) -> None:
         with self._guard:
-            self._out[key] = _Sent(chunk, next(self._turns), time.monotonic())
+            now = time.monotonic()
+            if not self._out:
+                self._heard = now  # until now nobody had anything to answer
+            self._out[key] = _Sent(chunk, next(self._turns), now)
         if word := self._large.word_on(chunk):
             self._say(word)
         self._publish(key, chunk, with_parcel=self._send_parcel)
@@ -450,18 +460,23 @@ class CeleryExecutor(RemoteExecutor):
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
-        """Take a connection of the app's pool: to close one to Redis that has waited takes long.
-
-        One that fails doesn't go back, since nothing would make it whole.
-        """
-        pool = self._app.pool
-        connection = pool.acquire(block=True)
+        """Open a connection to ask workers by. Not one of the app's pool: Note [Questions]."""
+        connection = self._app.connection_for_write()
         try:
             connection.ensure_connection(max_retries=1, timeout=self._patience)
             yield connection
-        except BaseException:
-            pool.replace(connection)
-            raise
+        finally:
+            self._hang_up(connection)
+
+    def _hang_up(self, connection: Any) -> None:
+        """Close a connection, without waiting for what it may be waiting for."""
+        if connection.connected and connection.transport.driver_type == "redis":
+            with suppress(*self._connection_errors):
+                # kombu forgets the BRPOP of a connection that breaks. `client` is of its Redis
+                # channels only, and undocumented; checked on kombu 5.7.
+                waiting = connection.default_channel.client.connection
+                if waiting is not None:  # there was something to wait for
+                    waiting.disconnect()
         connection.release()
 
     def _ask(self, quiet: float, **arguments: Any) -> dict[str, dict[str, Any]]:
