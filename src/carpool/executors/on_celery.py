@@ -78,9 +78,8 @@ network take some milliseconds."""
 FIRST_QUIET = 0.15
 """The same at the start of a run, which each run waits for."""
 
-SECOND_LOOK = 1.5
-"""Seconds after the start at which those are met who were slower than that. Not within a second:
-kombu's BRPOP on the first question's reply queue holds the connection to Redis for so long."""
+SECOND_LOOK = 1.0
+"""Seconds after the start at which those are met who were slower than that."""
 
 FAREWELL = 2.0
 """Seconds that the threads have to end."""
