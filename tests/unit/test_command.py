@@ -243,6 +243,30 @@ def test_databases_in_memory_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> N
     assert "other" in connections.settings
 
 
+@pytest.mark.parametrize(
+    ("vendor", "pool", "said"),
+    [
+        ("postgresql", True, ["carpool.W004"]),
+        ("postgresql", {"max_size": 2}, ["carpool.W004"]),
+        ("postgresql", False, []),
+        ("postgresql", {}, []),  # to Django, too
+        ("oracle", True, []),
+    ],
+)
+def test_pools_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, pool: Any, said: list[str]
+) -> None:
+    """Psycopg's, where there may be worker processes; with cause and remedy."""
+    other = connections["other"]
+    monkeypatch.setattr(other, "vendor", vendor)
+    monkeypatch.setitem(other.settings_dict, "OPTIONS", {"pool": pool})
+    assert warned(checks.check_pools) == said
+    lines = checks.messages()
+    assert [line.partition(":")[0] for line in lines] == said
+    assert all("'other'" in line and "close_pool()" in line for line in lines)
+    assert checks.messages(processes=False) == []
+
+
 @pytest.mark.django_db(databases=["default", "other"])
 def test_a_database_without_the_journals_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told of if the database may be asked, by Django's own check or by --journal."""

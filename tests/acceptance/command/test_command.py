@@ -435,6 +435,49 @@ def test_a_journal_that_is_not_there(
     assert remedy in line
 
 
+POOL = """
+from tests.settings import *
+DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 3}
+"""
+
+COUNTS = """
+import time
+from django.db import connection
+
+def count(row):
+    time.sleep(0.05)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        with open("counted", "a") as file:
+            file.write(f"{cursor.fetchone()[0]}\\n")
+"""
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_pool_is_warned_of(
+    folder: Path, rows: Any, subprocess_environment: dict[str, str]
+) -> None:
+    """Where there may be worker processes, which have the server see more than max_size."""
+    pytest.importorskip("psycopg_pool")
+    rows(60)
+    (folder / "pooled.py").write_text(POOL)
+    (folder / "counts.py").write_text(COUNTS)
+    environment = subprocess_environment | {"DJANGO_SETTINGS_MODULE": "pooled"}
+    call = "carpool run counts.count users.csv --chunk-size 5 --workers"
+    for how, warns in (
+        ("4 --executor processes", True),
+        ("4 --executor processes --start-method fork", True),
+        ("2 --executor threads", False),
+        ("1 --executor inline", False),
+    ):
+        done = shell(f"{call} {how}", folder, environment)
+        assert (done.returncode, "60 succeeded" in done.stdout) == (0, True), done.stderr
+        assert ("carpool.W004" in done.stderr) is warns, how
+        counted = [int(line) for line in (folder / "counted").read_text().split()]
+        assert (max(counted) > 3 + 1) is warns, how  # and that of the test
+        (folder / "counted").unlink()
+
+
 @pytest.mark.usefixtures("journal")
 def test_a_killed_run_is_taken_up(begin: Any, carpool: Command, rows: Any) -> None:
     """The same call again, after kill -9, does what is left: each item exactly once."""
