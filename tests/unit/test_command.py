@@ -80,6 +80,8 @@ def test_what_a_line_says() -> None:
         == "1,500 of 6,000 items, 2 failed, 50/s, 2 min left"
     )
     assert line_of(snapshot(total=6000, rate=0.0)) == "1,500 of 6,000 items, 0/s"
+    assert line_of(snapshot(done=1)) == "1 item, 50/s"
+    assert line_of(snapshot(done=0, total=1, rate=0.0)) == "0 of 1 item, 0/s"
     assert line_of(snapshot(retries=1)) == "1,500 items, 1 retry, 50/s"
     assert line_of(snapshot(failed=3, retries=2)) == "1,500 items, 3 failed, 2 retries, 50/s"
 

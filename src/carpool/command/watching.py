@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from carpool.progress import BarProgress, Progress, Snapshot, duration
-from carpool.words import a_second
+from carpool.words import a_second, counted
 
 EVERY = 5.0
 """Seconds between two lines where stderr is no terminal: a log of an hour has 720 of them."""
@@ -51,8 +51,8 @@ class Lines(Progress):
 def line_of(snapshot: Snapshot) -> str:
     """Say how far the run is."""
     done, total = snapshot.done, snapshot.total
-    of = f" of {total:,}" if total is not None else ""
-    parts = [f"{done:,}{of} items", *snapshot.troubles()]
+    items = counted(done, "item") if total is None else f"{done:,} of {counted(total, 'item')}"
+    parts = [items, *snapshot.troubles()]
     parts.append(f"{a_second(snapshot.rate)}/s")
     if total is not None and snapshot.rate > 0:
         parts.append(f"{duration(max(0, total - done) / snapshot.rate)} left")
