@@ -48,7 +48,7 @@ from carpool.journal.resuming import Resumption
 from carpool.journal.states import State
 from carpool.options import ExecutorOption, Options, StartMethod, check_before_chunk
 from carpool.pacing import Pacer
-from carpool.progress import STDERR, Snapshot, progress_for
+from carpool.progress import Snapshot, progress_for
 from carpool.reading import Reader
 from carpool.rejects import Rejects
 from carpool.report import Report
@@ -590,7 +590,7 @@ class _Run:
         if self._journal is not None:
             self._close_journal(self._journal, report, error)
         if isinstance(failure, KeyboardInterrupt):
-            print(f"Interrupted.\n{report}", file=STDERR)
+            self._progress.interrupted(report)
             raise Interrupted("the run was interrupted", report) from None
         if isinstance(error, CarpoolError):
             error.report = report

@@ -182,6 +182,17 @@ def test_json_has_every_figure() -> None:
     assert "foreseen_seconds" in json.loads(json_of(report(dry_run=True), None, None))
 
 
+def test_a_hint_names_the_commands_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the text, in JSON, and in the report after Ctrl-C."""
+    hinted = report(hint='executor="threads", workers=32 would overlap it')
+    words = "--executor threads --workers 32 would overlap it"
+    assert text_of(hinted, None).endswith(f"\nhint: {words}")
+    assert json.loads(json_of(hinted, None, None))["hint"] == words
+    watching.Watch(Progress()).interrupted(hinted)
+    err = capsys.readouterr().err
+    assert err.startswith("Interrupted.\n100 items in") and err.endswith(f"\nhint: {words}\n")
+
+
 # From Python, by call_command().
 
 

@@ -6,7 +6,9 @@ import sys
 import time
 from typing import Any
 
+from carpool.command.output import in_our_words
 from carpool.progress import BarProgress, Progress, Snapshot, duration
+from carpool.report import Report
 from carpool.words import a_second, counted
 
 EVERY = 5.0
@@ -32,6 +34,9 @@ class Watch(Progress):
 
     def close(self) -> None:
         self._shown.close()
+
+    def interrupted(self, report: Report) -> None:
+        self._shown.interrupted(in_our_words(report))
 
 
 class Lines(Progress):
