@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
-from carpool.bench import advice_on, bench
+from carpool.bench import advice_on, bench, watching
 from carpool.bench.loop import loop
 from carpool.bench.sample import Sample
 from carpool.calling import calls_of
@@ -137,6 +139,36 @@ def test_lines_of_progress() -> None:
     bench(make, WORDS, seconds=1, workers=1, tell=tell)
     assert lines[0].startswith("False: each item is run in every way, again and again")
     assert any("round 1 took" in line for line in lines)
+
+
+def test_each_pass_that_takes_long_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the way, in processes too; where it is only where that can be seen."""
+    monkeypatch.setattr(watching, "FIRST", 0.002)
+    told: list[str] = []
+    parent = os.getpid()
+
+    def wait(word: str) -> None:
+        before = len(told)
+        while word == WORDS[0] and os.getpid() == parent and len(told) == before:
+            time.sleep(0.001)
+
+    def tell(line: str) -> None:
+        if "not through" in line:
+            told.append(line)
+
+    bench(wait, WORDS[:16], seconds=5, workers=1, tell=tell)
+    ways = ("warm-up", "profile", "plain loop, one transaction", "inline", "1 thread")
+    assert {line.partition(":")[0] for line in told} == {
+        *ways,
+        "inline, coalesce=False",
+        "1 process",
+    }
+    for way in ways:
+        assert any(
+            line.startswith(f"{way}: not through after ")
+            and "tests/integration/test_bench.py:" in line
+            for line in told
+        )
 
 
 def end_it(word: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carpool.bench import bench as bench_of
+from carpool.bench import watching
 from carpool.bench.advice import advice_on, best_of
 from carpool.bench.figures import Bench, Kind, Row, Shares, Way
 from carpool.bench.measuring import Timing, rate_of
@@ -433,6 +436,48 @@ def test_a_rate_of_few_chunks_is_that_of_the_whole() -> None:
     assert rate_of([(1.0, 10), (2.0, 20)], 2, 4.0) == 5
     assert rate_of([], 2, 4.0) > 0
     assert rate_of([(1.0, 10), (1.0, 20)], 1, 4.0) == 5
+
+
+# Passes that take long.
+
+
+def test_a_pass_that_takes_long_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For how long, how far it is, and at which line, as long as it takes."""
+    monkeypatch.setattr(watching, "FIRST", 0.001)
+    lines: list[str] = []
+    second = threading.Event()
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            second.set()
+
+    with watching.watched("warm-up", tell, lambda: 16):
+        second.wait(60)
+    place = rf"at tests/unit/{Path(__file__).name}:\d+"
+    for line in lines:
+        assert re.fullmatch(
+            rf"warm-up: not through after .* s, 16 items done, {place} \(Ctrl-C ends it\)", line
+        )
+    assert len(lines) >= 2
+    assert "carpool bench" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_nobody_talks_of_other_passes() -> None:
+    """Nor of their items, if none is done; an error passes."""
+    lines: list[str] = []
+    with pytest.raises(ValueError, match="oh"), watching.watched("warm-up", lines.append):
+        raise ValueError("oh")
+    assert lines == []
+
+
+def test_what_is_around_the_function_is_not_told() -> None:
+    """A thread that waits for workers is at no line of the function's; nor is one that is gone."""
+    inner = frame_of("threading")
+    assert watching._place(inner) is not None  # of this test
+    assert watching._place(frame_of("carpool.executors.processes", "threading")) is None
+    assert watching._place(frame_of("shop", "carpool.coalescing.unit")) is not None
+    assert watching._place(None) is None
 
 
 # Where the time goes.

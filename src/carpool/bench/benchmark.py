@@ -12,6 +12,7 @@ from carpool.bench.measuring import Subject
 from carpool.bench.profile import Profile
 from carpool.bench.rounds import Rounds
 from carpool.bench.sample import Sample
+from carpool.bench.watching import watched
 from carpool.bench.ways import (
     CHUNKS_A_WORKER,
     FEWEST,
@@ -74,7 +75,7 @@ def bench(
         seconds: that it may take, about.
         workers: the most that are tried; default: twice the processors, and 32 threads for items
             that wait.
-        tell: called with lines of progress.
+        tell: called with lines of progress; from a thread, too, while a pass takes long.
 
     The other arguments are `run`'s.
 
@@ -93,8 +94,10 @@ def bench(
         aliases,
         {"setup": setup, "lock": lock, "before_chunk": before_chunk},
         start_method,
+        tell,
     )
-    whole = Sample.take(items, sample, aliases, lock=lock)
+    with watched("reading the sample", tell):
+        whole = Sample.take(items, sample, aliases, lock=lock)
     if not len(whole):
         raise ConfigurationError("The source has no items, so there is nothing to measure.")
     tell(
@@ -177,7 +180,7 @@ def _warm_up(subject: Subject, sample: Sample, seconds: float, *, coalesce: bool
     number = 1
     cold = True
     while True:
-        report = subject.run(sample.part(number), executor="inline", coalesce=coalesce)
+        report = subject.run("warm-up", sample.part(number), executor="inline", coalesce=coalesce)
         if cold and report.seconds < seconds / WARM_UP / 2:
             cold = False  # the first one has also imported, connected, filled caches: once more
             continue
@@ -200,7 +203,9 @@ def _profile(
     for _ in range(number):
         profile = Profile()
         with profile.measuring():
-            report = subject.run(sample, executor="inline", chunk_size=size, coalesce=coalesce)
+            report = subject.run(
+                "profile", sample, executor="inline", chunk_size=size, coalesce=coalesce
+            )
         passes.append((profile.seconds, report, profile.shares(report.spent.database)))
     seconds, report, shares = min(passes, key=lambda one: one[0])
     return report, shares, seconds / max(1, report.total + report.skipped)

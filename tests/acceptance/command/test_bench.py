@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from tests.acceptance.command.conftest import Command
+from tests.acceptance.conftest import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_connections_left")
 
@@ -44,6 +45,12 @@ def wait(row):
 def take_long(row):
     Path("ran").touch()
     time.sleep(1)
+
+def hang(row):
+    name = row["name"]
+    create(row)
+    if name == "u17":
+        time.sleep(3600)
 
 def compute(row):
     sum(n * n for n in range(100_000))
@@ -253,6 +260,21 @@ def test_ctrl_c(begin: Any, folder: Path) -> None:
     script.wait(130)
     assert "Nothing was stored." in script.err
     assert "Traceback" not in script.err
+    assert script.out == ""
+    assert not User.objects.exists()
+
+
+def test_an_item_that_never_ends(begin: Any, folder: Path) -> None:
+    """It is said where, and for how long; Ctrl-C ends it, and nothing is left."""
+    script = begin("bench", "shop.hang", "users.csv")
+    wait_until(lambda: "not through after 5" in script.err)
+    script.interrupt()
+    script.wait(130)
+    (line,) = [line for line in script.err.splitlines() if "not through" in line]
+    place = 1 + (folder / "shop.py").read_text().splitlines().index("        time.sleep(3600)")
+    assert line.startswith("warm-up: not through after 5.")
+    assert line.endswith(f"items done, at shop.py:{place} (Ctrl-C ends it)")
+    assert "Nothing was stored." in script.err and "Traceback" not in script.err
     assert script.out == ""
     assert not User.objects.exists()
 
