@@ -24,10 +24,11 @@ from carpool.bench.profile import Profile, owner_of
 from carpool.bench.rounds import Rounds, charge_first_pool
 from carpool.bench.sample import Sample
 from carpool.bench.table import text_of
-from carpool.bench.ways import fitted, items_for, paced_size, ways
+from carpool.bench.ways import fewest_for, fitted, items_for, paced_size, ways
 from carpool.bench.ways import rate_of as expected_rate
 from carpool.coalescing.figures import EarlyFlush, Figures
 from carpool.exceptions import ConfigurationError
+from carpool.pacing import SMALLEST_SHARE
 from carpool.types import Failure
 
 WAITING = Shares(0.97, 0.01, 0.01, 0.01)
@@ -90,6 +91,8 @@ def test_the_most_that_were_tried_may_not_be_enough() -> None:
     """Which is said."""
     rows = pools({1: 200, 16: 2500, 32: 5000}, {4: 780})
     assert "32 threads (--executor threads --workers 32) or more" in advice_on(measured(*rows))
+    left_out = Row(Way("threads", 64), note="left out")
+    assert "--workers 32) or more" in advice_on(measured(*rows, left_out))
 
 
 def test_computing_is_for_processes() -> None:
@@ -398,13 +401,36 @@ def test_the_most_workers_may_be_given() -> None:
 def test_each_way_gets_enough_items(
     sample: int, item_seconds: float, workers: int, seconds: float, rate: float
 ) -> None:
-    """Never more than there are; chunks so small that each worker has several."""
+    """Never more than there are; and for each worker several chunks, if the way isn't left out, as
+    small as that takes, but no smaller than run() makes them."""
     way = Way("threads", workers, paced_size(item_seconds))
     items = items_for(way, seconds, rate, sample)
-    assert min(sample, 2 * workers) <= items <= sample
+    assert items <= sample
     chunk = fitted(way, items).chunk_size
-    assert 1 <= chunk <= max(1, items // (4 * workers))
+    least = 1 if workers == 1 else max(1, way.chunk_size // SMALLEST_SHARE)
+    assert least <= chunk <= max(least, items // (4 * workers))
+    if workers > 1 and fewest_for(way) <= sample:
+        assert items // chunk >= 2 * workers
     assert fitted(Way("loop", 1, sample), items).chunk_size == items
+
+
+@pytest.mark.parametrize(
+    ("sample", "item_seconds", "most"),
+    [
+        (60, 0.005, 4),  # chunks of 4, of which there are 15
+        (200, 0.005, 16),
+        (60, 1.0, 16),  # chunks of 1, as run() makes them
+        (2_000, 0.0001, 4),
+        (10_000, 0.005, 32),
+        (1, 0.005, 1),
+    ],
+)
+def test_a_small_sample_is_for_few_workers(sample: int, item_seconds: float, most: int) -> None:
+    """Split among many, chunks would be smaller than in any run; one worker there always is."""
+    found = ways(sample, item_seconds, WAITING, 2)
+    kept = [way for way in found if fewest_for(way) <= sample]
+    assert max(way.workers for way in kept) == most
+    assert {way.label for way in found if way.workers == 1} <= {way.label for way in kept}
 
 
 def test_what_is_expected_of_ways() -> None:
@@ -618,7 +644,7 @@ def test_the_table_says_what_was_measured() -> None:
     rows = pools({8: 1600}, {2: 400})
     rows[-1].retries = 2
     rows[-2].failed = 4
-    none = Row(Way("processes", 4), note="can't be run in memory")
+    none = Row(Way("processes", 4), note="can't be run in memory")  # no items, no chunks
     failure = Failure(4, {}, "builtins.ValueError", "bad\n" * 100)
     text = text_of(
         measured(
@@ -641,6 +667,7 @@ def test_the_table_says_what_was_measured() -> None:
     assert threads[2:7] == ["1,000", "100", "1,600", "1,568–1,632", "8.0"]
     assert threads[-2:] == ["31", "s"]
     assert "  4 processes: can't be run in memory" in lines
+    assert any(line.split() == ["4", "processes", "–"] for line in lines)
     assert "  8 threads, chunks of 100: 4 items failed" in lines
     assert "  2 processes, chunks of 100: 2 transactions were tried again" in lines
     assert "  890 × shop/imports.py:31 (shop_order)" in lines

@@ -16,6 +16,7 @@ from carpool.bench.watching import watched
 from carpool.bench.ways import (
     CHUNKS_A_WORKER,
     FEWEST,
+    fewest_for,
     paced_size,
     rate_of,
     start_of,
@@ -136,6 +137,8 @@ def bench(
     for row in rows:
         row.expected = rate_of(row.way, item_seconds, shares, processors)
         row.overhead = start_of(row.way)
+        if fewest_for(row.way) > len(whole):
+            row.note = _too_few(whole)
     if rows:
         rounds.measure()
     return Bench(
@@ -173,6 +176,15 @@ def _check(sample: int, seconds: float, workers: int | None) -> None:
 def _most(items: int, seconds: float, pace: float) -> int:
     """Return how many of the items fit into so much time, at that pace."""
     return min(items, max(FEWEST, int(seconds / max(pace, 1e-9))))
+
+
+def _too_few(sample: Sample) -> str:
+    more = sample.total is None or sample.total > len(sample)
+    remedy = ": take a larger sample (--sample)" if more else ""
+    return (
+        f"left out, since {counted(len(sample), 'item')} make too few chunks, or smaller ones than "
+        f"run() does, for so many workers{remedy}"
+    )
 
 
 def _warm_up(subject: Subject, sample: Sample, seconds: float, *, coalesce: bool) -> float:
