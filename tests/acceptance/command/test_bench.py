@@ -126,9 +126,11 @@ def test_quiet(carpool: Command, folder: Path, quiet: list[str]) -> None:
 )
 def test_what_run_takes(carpool: Command, folder: Path, arguments: list[str]) -> None:
     """Typed items, before_chunk, models, querysets, setup: all ways work, all are rolled back."""
-    (folder / "models.csv").write_text("name,password\n" + "".join(f"v{n},x\n" for n in range(100)))
-    (folder / "typed.csv").write_text("name\n" + "".join(f"v{n}\n" for n in range(100)))
-    there = [f"w{n:03}" for n in range(100)]
+    many = range(2000)  # enough for two workers, however fast an item is
+    rows(folder, len(many))
+    (folder / "models.csv").write_text("name,password\n" + "".join(f"v{n},x\n" for n in many))
+    (folder / "typed.csv").write_text("name\n" + "".join(f"v{n}\n" for n in many))
+    there = [f"w{n:04}" for n in many]
     User.objects.bulk_create(User(username=name) for name in there)
     told = json.loads(carpool("bench", *arguments, *SHORT, "--json").stdout)
     assert [row["note"] for row in told["rows"]] == [None] * len(told["rows"])
