@@ -161,7 +161,7 @@ class Book:
             fence=self.fence,
             state=State.RUNNING,
             reason=reason,
-            wanted="",
+            wanted="",  # Note [Wanted] in `models`
             beat_at=Now(),
             host=socket.gethostname(),
             pid=os.getpid(),

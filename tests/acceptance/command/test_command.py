@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db.models.functions import Now
 
+from carpool.journal.models import Run
 from tests.acceptance.command.conftest import Command, names, shell, stored
 from tests.acceptance.conftest import HANG, wait_until
 
@@ -500,6 +503,27 @@ def test_a_killed_run_is_taken_up(begin: Any, carpool: Command, rows: Any) -> No
     assert shown["function"] == "shop.create_slowly"
     assert shown["source"] == "<carpool.read('users.csv')>"
     assert "succeeded" in carpool("show", "users").stdout
+
+
+@pytest.mark.usefixtures("journal")
+def test_a_killed_run_is_cancelled(begin: Any, carpool: Command, rows: Any) -> None:
+    """Nobody hears it, which is said; the same call again goes on. Then there is nothing to ask."""
+    rows(300)
+    call = ["run", "shop.create_slowly", "users.csv", "--journal", "users", "--chunk-size", "10"]
+    script = begin(*call, "--executor", "inline")
+    script.wait_for("ran", 30)
+    os.kill(script.process.pid, signal.SIGKILL)
+    script.wait(-signal.SIGKILL)
+    Run.objects.update(beat_at=Now() - timedelta(minutes=1))
+    said = carpool("cancel", "users").stdout
+    assert f"process {script.process.pid} on " in said and "nobody notices" in said
+    assert "users  running, cancel wanted" in carpool("runs").stdout
+    assert "300 succeeded" in carpool(*call).stdout
+    assert stored() == names(300)
+    for action in ("cancel", "pause", "resume"):
+        said = carpool(action, "users", code=2).stderr
+        assert f"is succeeded, not running: there is nothing to {action}" in said
+    assert Run.objects.get().wanted == ""
 
 
 @pytest.mark.usefixtures("journal")
