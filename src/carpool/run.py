@@ -416,6 +416,7 @@ class _Run:
 
     def _start(self) -> None:
         """Start the executor, unless the databases don't allow its workers."""
+        self._warn_of_rejects()
         executor = self._executor
         known = executor.workers
         if executor.crowds and known:
@@ -423,6 +424,18 @@ class _Run:
         executor.start()
         if executor.crowds and not known:
             check_limits(executor.workers, self._options)
+
+    def _warn_of_rejects(self) -> None:
+        """Warn if a new run adds to another's failed items, which a second pass would run, too."""
+        rejects, journal = self._rejects, self._journal
+        if rejects is not None and rejects.adds and journal is not None and journal.is_new:
+            warnings.warn(
+                f"rejects={str(rejects.path)!r} holds failed items already, and the journal knows "
+                f"no earlier call of {journal.name!r}: what fails now is added to those of another "
+                "run. Name a file for each run to keep them apart.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _loop(self, pause: Callable[[], bool]) -> Iterator[Settled]:
         executor, settling, interrupts = self._executor, self._settling, self._interrupts
