@@ -21,6 +21,9 @@ from carpool import databases
 
 TAG = "carpool"
 
+OF_POOLS = "carpool.W004"
+"""The one that says nothing of a run without worker processes."""
+
 _MIGRATE = "Run manage.py migrate carpool_journal --database {}."
 
 
@@ -28,6 +31,7 @@ def register() -> None:
     """Have Django know them."""
     checks.register(check_databases, TAG, deploy=True)
     checks.register(check_debug, TAG, deploy=True)
+    checks.register(check_pools, TAG, deploy=True)
     checks.register(check_journal, TAG, checks.Tags.database, deploy=True)
 
 
@@ -55,6 +59,27 @@ def check_debug(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMess
             hint="Set it to False for long runs.",
             id="carpool.W002",
         )
+    ]
+
+
+def check_pools(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Warn of psycopg's pools, which bound one process' connections, and don't survive a fork.
+
+    Carpool's own workers are safe, since they drop a pool that they inherit: see `databases`.
+    """
+    return [
+        checks.Warning(
+            f'The database {alias!r} has a connection pool (OPTIONS["pool"]), which worker '
+            "processes don't share: each has a connection of its own beside the pool's, so its "
+            "max_size doesn't bound what the server sees.",
+            hint=(
+                "Bound it by the number of workers, or run in threads. Code of your own that "
+                "forks while the pool is open must call connection.close_pool() before."
+            ),
+            id=OF_POOLS,
+        )
+        for alias in connections.settings
+        if connections[alias].vendor == "postgresql" and databases.pool_size(alias) is not None
     ]
 
 
@@ -117,10 +142,14 @@ def journal_errors(aliases: Iterable[str]) -> list[str]:
     )
 
 
-def messages() -> list[str]:
-    """Return what the checks say, a line each, but for what is silenced."""
+def messages(*, processes: bool = True) -> list[str]:
+    """Return what the checks say, a line each, but for what is silenced.
+
+    ``processes``: there may be worker processes.
+    """
     # Without databases=[] Django 6.0 and 6.1 have them all asked; 5.2 has none.
-    return _lines(checks.run_checks(tags=[TAG], include_deployment_checks=True, databases=[]))
+    found = checks.run_checks(tags=[TAG], include_deployment_checks=True, databases=[])
+    return _lines(message for message in found if processes or message.id != OF_POOLS)
 
 
 def _lines(found: Iterable[checks.CheckMessage]) -> list[str]:

@@ -21,6 +21,7 @@ Note [No hint takes back another]
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from typing import Literal
@@ -159,6 +160,14 @@ def _of_flushes(figures: Figures | None) -> str | None:
         f"early flushes at {reason} broke most batches: {figures.queued:,} writes took "
         f"{figures.sent:,} statements"
     )
+
+
+_OPTION = re.compile(r'\b(executor|workers)=(?:"(\w+)"|(\d+))(?:,(?= workers=))?')
+
+
+def as_arguments(hint: str) -> str:
+    """Return the hint with `run`'s options as those of the command."""
+    return _OPTION.sub(lambda found: f"--{found[1]} {found[2] or found[3]}", hint)
 
 
 def _has_global_lock() -> bool:

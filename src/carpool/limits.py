@@ -16,6 +16,8 @@ from typing import Any
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from carpool.words import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -52,19 +54,24 @@ def refusal(workers: int, aliases: Iterable[str], *, more: int = 0) -> str | Non
     for scope, limit in limits.items():
         if new[scope] + lasting[scope] > limit.allowed:
             return (
-                f"{workers} workers need {new[scope]} connections, and the run itself has "
+                f"{_need(workers, new[scope])}, and the run itself has "
                 f"{lasting[scope]}; {limit.name} allows {limit.allowed}. {_REMEDY}"
             )
     for scope, limit in limits.items():
         if new[scope] > limit.allowed - limit.used:
             warnings.warn(
-                f"{workers} workers need {new[scope]} connections; {limit.name} allows "
-                f"{limit.allowed}, of which {limit.used} are in use now. Some workers may find "
-                f"none left. {_REMEDY}",
+                f"{_need(workers, new[scope])}; {limit.name} allows {limit.allowed}, of which "
+                f"{limit.used} {'is' if limit.used == 1 else 'are'} in use now. Some workers may "
+                f"find none left. {_REMEDY}",
                 RuntimeWarning,
                 stacklevel=2,
             )
     return None
+
+
+def _need(workers: int, connections: int) -> str:
+    need = "needs" if workers == 1 else "need"
+    return f"{counted(workers, 'worker')} {need} {counted(connections, 'connection')}"
 
 
 _REMEDY = (

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from carpool.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,10 @@ class Progress:
 
     def close(self) -> None:
         """The run is over."""
+
+    def interrupted(self, report: Report) -> None:
+        """Ctrl-C has ended it, with this report."""
+        print(f"Interrupted.\n{report}", file=STDERR)
 
 
 class CallableProgress(Progress):

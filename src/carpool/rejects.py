@@ -29,11 +29,15 @@ class Rejects:
     """An open rejects file.
 
     ``more``: a run that is taken up again adds to the file that it began.
+
+    Attributes:
+        adds: the file holds items already.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, more: bool = False) -> None:
         try:
             self.path = Path(path)
+            self.adds = more and self.path.is_file() and self.path.stat().st_size > 0
             if more and self.path.is_file():
                 _refuse_other_files(self.path)
             elif self.path.exists() and (not self.path.is_file() or self.path.stat().st_size):

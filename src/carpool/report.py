@@ -80,7 +80,8 @@ class Report:
             ItemsFailed: with this report, and the first failure's story in the message.
         """
         if self.failed or self.unknown:
-            raise ItemsFailed(f"{self.failed + self.unknown} of {self.total} items: {self}", self)
+            bad = self.failed + self.unknown
+            raise ItemsFailed(f"{bad:,} of {counted(self.total, 'item')}: {self}", self)
 
     def __str__(self) -> str:
         parts = [f"{self.succeeded:,} succeeded"]
@@ -101,7 +102,8 @@ class Report:
             f"{counted(self.chunks, 'chunk')} by {workers}, {self.executor}",
         ]
         if self.already or self.failed_before:
-            before = f"{self.already:,} of them were done before"
+            were = "was" if self.already == 1 else "were"
+            before = f"{self.already:,} of them {were} done before"
             if self.failed_before:
                 before += f", {self.failed_before:,} had failed and not been tried again"
             lines.append(before)

@@ -48,7 +48,7 @@ from carpool.journal.resuming import Resumption
 from carpool.journal.states import State
 from carpool.options import ExecutorOption, Options, StartMethod, check_before_chunk
 from carpool.pacing import Pacer
-from carpool.progress import STDERR, Snapshot, progress_for
+from carpool.progress import Snapshot, progress_for
 from carpool.reading import Reader
 from carpool.rejects import Rejects
 from carpool.report import Report
@@ -416,6 +416,7 @@ class _Run:
 
     def _start(self) -> None:
         """Start the executor, unless the databases don't allow its workers."""
+        self._warn_of_rejects()
         executor = self._executor
         known = executor.workers
         if executor.crowds and known:
@@ -423,6 +424,18 @@ class _Run:
         executor.start()
         if executor.crowds and not known:
             check_limits(executor.workers, self._options)
+
+    def _warn_of_rejects(self) -> None:
+        """Warn if a new run adds to another's failed items, which a second pass would run, too."""
+        rejects, journal = self._rejects, self._journal
+        if rejects is not None and rejects.adds and journal is not None and journal.is_new:
+            warnings.warn(
+                f"rejects={str(rejects.path)!r} holds failed items already, and the journal knows "
+                f"no earlier call of {journal.name!r}: what fails now is added to those of another "
+                "run. Name a file for each run to keep them apart.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _loop(self, pause: Callable[[], bool]) -> Iterator[Settled]:
         executor, settling, interrupts = self._executor, self._settling, self._interrupts
@@ -590,7 +603,7 @@ class _Run:
         if self._journal is not None:
             self._close_journal(self._journal, report, error)
         if isinstance(failure, KeyboardInterrupt):
-            print(f"Interrupted.\n{report}", file=STDERR)
+            self._progress.interrupted(report)
             raise Interrupted("the run was interrupted", report) from None
         if isinstance(error, CarpoolError):
             error.report = report

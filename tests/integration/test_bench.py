@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
-from carpool.bench import advice_on, bench
+from carpool.bench import advice_on, bench, watching
 from carpool.bench.loop import loop
 from carpool.bench.sample import Sample
+from carpool.bench.table import text_of
 from carpool.calling import calls_of
 from carpool.exceptions import CarpoolError
 from tests.app.models import AuditLine, Author, Tag
@@ -91,7 +94,7 @@ def test_a_loop_over_rows() -> None:
 def test_ways_that_cannot_work_are_told_of() -> None:
     """Inside atomic() there is no pool; the others are measured all the same."""
     with transaction.atomic():
-        found = bench(make, WORDS, seconds=1, workers=2)
+        found = bench(make, WORDS, seconds=1, workers=1)
     notes = {row.way.kind: row.note for row in found.rows}
     assert notes["loop"] is notes["inline"] is None
     assert "inside transaction.atomic()" in str(notes["threads"])
@@ -103,7 +106,7 @@ def test_ways_that_cannot_work_are_told_of() -> None:
 def test_rows_are_measured_by_keys() -> None:
     """A queryset's first ones; its length is known; nothing is changed."""
     Author.objects.bulk_create(Author(name=f"a{n:03}") for n in range(60))
-    found = bench(rename, Author.objects.order_by("-name"), sample=20, seconds=2, workers=2)
+    found = bench(rename, Author.objects.order_by("-name"), sample=20, seconds=2, workers=1)
     assert (found.total, found.reading_seconds) == (60, None)
     assert 16 <= found.items <= 20
     assert [row.note for row in found.rows] == [None] * len(found.rows)
@@ -112,7 +115,7 @@ def test_rows_are_measured_by_keys() -> None:
 
 def test_typed_items_and_failures() -> None:
     """Failures are counted in every way, and do not end any."""
-    found = bench(make, ["bad", *WORDS], seconds=2, workers=2)
+    found = bench(make, ["bad", *WORDS], seconds=2, workers=1)
     assert found.failed == 1
     assert {row.failed for row in found.rows} == {1}
     assert [failure.index for failure in found.failures] == [0]
@@ -137,6 +140,54 @@ def test_lines_of_progress() -> None:
     bench(make, WORDS, seconds=1, workers=1, tell=tell)
     assert lines[0].startswith("False: each item is run in every way, again and again")
     assert any("round 1 took" in line for line in lines)
+
+
+def nothing(word: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize(("sample", "remedy"), [(39, True), (40, False), (1000, False)])
+def test_workers_that_the_sample_is_too_small_for(sample: int, remedy: bool) -> None:
+    """Are left out, which the table says; a larger one is asked for where there is more."""
+    found = bench(nothing, WORDS, sample=sample, seconds=2, workers=4)
+    left_out = [row for row in found.rows if row.note is not None]
+    assert {row.way.workers for row in left_out} == {2, 4}
+    measured = [row for row in found.rows if row.is_measured]
+    assert {row.way.workers for row in measured if row.way.paced} == {1}
+    assert {row.chunk_size for row in measured if not row.way.paced} == {1}  # asked for
+    (line,) = [line for line in text_of(found).splitlines() if "left out" in line]
+    assert line.startswith("  2 threads; 4 threads; 2 processes; 4 processes: left out, since ")
+    assert line.endswith("so many workers: take a larger sample (--sample)") is remedy
+
+
+def test_each_pass_that_takes_long_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the way, in processes too; where it is only where that can be seen."""
+    monkeypatch.setattr(watching, "FIRST", 0.002)
+    told: list[str] = []
+    parent = os.getpid()
+
+    def wait(word: str) -> None:
+        before = len(told)
+        while word == WORDS[0] and os.getpid() == parent and len(told) == before:
+            time.sleep(0.001)
+
+    def tell(line: str) -> None:
+        if "not through" in line:
+            told.append(line)
+
+    bench(wait, WORDS[:16], seconds=5, workers=1, tell=tell)
+    ways = ("warm-up", "profile", "plain loop, one transaction", "inline", "1 thread")
+    assert {line.partition(":")[0] for line in told} == {
+        *ways,
+        "inline, coalesce=False",
+        "1 process",
+    }
+    for way in ways:
+        assert any(
+            line.startswith(f"{way}: not through after ")
+            and "tests/integration/test_bench.py:" in line
+            for line in told
+        )
 
 
 def end_it(word: str) -> None:

@@ -109,7 +109,7 @@ def test_connections_of_others_are_warned_of(limited: list[str]) -> None:
     other = connections[limited[0]].copy()
     other.ensure_connection()
     try:
-        with pytest.warns(RuntimeWarning, match=r"allows 3, of which 1 are in use now"):
+        with pytest.warns(RuntimeWarning, match=r"allows 3, of which 1 is in use now"):
             report = run(Meeting(1), ALLOWED, limited[0], 1)
     finally:
         other.close()
@@ -124,7 +124,7 @@ def test_more_than_the_server_allows(executor: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("carpool.executors.auto.PATIENCE", 0.0)
 
     with pytest.raises(
-        carpool.ConfigurationError, match=r"100000 workers.*\(max_connections\) allows \d+\."
+        carpool.ConfigurationError, match=r"100,000 workers.*\(max_connections\) allows \d+\."
     ):
         run(abs, 100_000, "default", 500, executor=pool if executor == "futures" else executor)
 

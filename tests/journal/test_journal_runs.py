@@ -714,7 +714,8 @@ def test_receivers_hear_nothing() -> None:
     try:
         run(partial(store, bad={3}), range(9), chunk_size=2)
         run(store, range(9), retry_failed=True, take_over=True)
-        Run.objects.get().cancel()
+        Run.objects.update(state="running")
+        assert Run.objects.get().cancel()
     finally:
         for signal in signals:
             signal.disconnect(receive)
@@ -936,9 +937,40 @@ def test_a_paused_run_may_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_was_asked_of_a_dead_run_is_forgotten() -> None:
     """A call after a cancel that nobody heard runs."""
     begun()
-    Run.objects.get().cancel()
+    assert Run.objects.get().state != "running"
+    Run.objects.update(state="running", beat_at=None)  # as a process that was killed leaves it
+    assert Run.objects.get().cancel()
+    assert Run.objects.get().wanted == "cancel"
     report = run(store, range(NUMBER))
     check_whole(report)
+
+
+@pytest.mark.parametrize("what", ["cancel", "pause", "resume"])
+def test_what_does_not_run_cannot_be_asked(what: str) -> None:
+    """Nor is it, when it runs again."""
+    begun()
+    stale = Run.objects.get()
+    Run.objects.update(wanted="left")  # whatever is there stays there
+    assert getattr(stale, what)() is False
+    assert (stale.wanted, Run.objects.get().wanted) == ("", "left")
+    check_whole(run(store, range(NUMBER)))
+
+
+@pytest.mark.usefixtures("looking")
+def test_a_wish_from_just_before_is_asked_of_nobody() -> None:
+    """Who has read the row of an ended run, and asks when it runs again, is heard; before, not."""
+    begun()
+    stale = Run.objects.get()
+    assert not stale.cancel()
+    asked: list[bool] = []
+
+    def cancel(snapshot: Snapshot) -> None:
+        if not asked:
+            elsewhere(lambda: asked.append(stale.cancel()))
+
+    with pytest.raises(carpool.RunCancelled):
+        run(store, itertools.count(), progress=cancel, ignore_changed_source=True)
+    assert asked == [True]
 
 
 # Without the app.

@@ -343,8 +343,9 @@ class Protocol(RuleBasedStateMachine):
     @rule(what=st.sampled_from(["cancel", "pause", "resume"]))
     @precondition(lambda self: not (connection.vendor == "sqlite" and self.in_the_way()))
     def ask_for(self, what: str) -> None:
-        getattr(Run.objects.get(), what)()
-        self.wanted = "" if what == "resume" else what
+        assert getattr(Run.objects.get(), what)() is (self.state is State.RUNNING)
+        if self.state is State.RUNNING:
+            self.wanted = "" if what == "resume" else what
 
     @precondition(lambda self: self.acting() and self.much_has_happened())
     @rule(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carpool.bench import bench as bench_of
+from carpool.bench import watching
 from carpool.bench.advice import advice_on, best_of
 from carpool.bench.figures import Bench, Kind, Row, Shares, Way
 from carpool.bench.measuring import Timing, rate_of
@@ -21,10 +24,11 @@ from carpool.bench.profile import Profile, owner_of
 from carpool.bench.rounds import Rounds, charge_first_pool
 from carpool.bench.sample import Sample
 from carpool.bench.table import text_of
-from carpool.bench.ways import fitted, items_for, paced_size, ways
+from carpool.bench.ways import fewest_for, fitted, items_for, paced_size, ways
 from carpool.bench.ways import rate_of as expected_rate
 from carpool.coalescing.figures import EarlyFlush, Figures
 from carpool.exceptions import ConfigurationError
+from carpool.pacing import SMALLEST_SHARE
 from carpool.types import Failure
 
 WAITING = Shares(0.97, 0.01, 0.01, 0.01)
@@ -87,6 +91,8 @@ def test_the_most_that_were_tried_may_not_be_enough() -> None:
     """Which is said."""
     rows = pools({1: 200, 16: 2500, 32: 5000}, {4: 780})
     assert "32 threads (--executor threads --workers 32) or more" in advice_on(measured(*rows))
+    left_out = Row(Way("threads", 64), note="left out")
+    assert "--workers 32) or more" in advice_on(measured(*rows, left_out))
 
 
 def test_computing_is_for_processes() -> None:
@@ -395,13 +401,36 @@ def test_the_most_workers_may_be_given() -> None:
 def test_each_way_gets_enough_items(
     sample: int, item_seconds: float, workers: int, seconds: float, rate: float
 ) -> None:
-    """Never more than there are; chunks so small that each worker has several."""
+    """Never more than there are; and for each worker several chunks, if the way isn't left out, as
+    small as that takes, but no smaller than run() makes them."""
     way = Way("threads", workers, paced_size(item_seconds))
     items = items_for(way, seconds, rate, sample)
-    assert min(sample, 2 * workers) <= items <= sample
+    assert items <= sample
     chunk = fitted(way, items).chunk_size
-    assert 1 <= chunk <= max(1, items // (4 * workers))
+    least = 1 if workers == 1 else max(1, way.chunk_size // SMALLEST_SHARE)
+    assert least <= chunk <= max(least, items // (4 * workers))
+    if workers > 1 and fewest_for(way) <= sample:
+        assert items // chunk >= 2 * workers
     assert fitted(Way("loop", 1, sample), items).chunk_size == items
+
+
+@pytest.mark.parametrize(
+    ("sample", "item_seconds", "most"),
+    [
+        (60, 0.005, 4),  # chunks of 4, of which there are 15
+        (200, 0.005, 16),
+        (60, 1.0, 16),  # chunks of 1, as run() makes them
+        (2_000, 0.0001, 4),
+        (10_000, 0.005, 32),
+        (1, 0.005, 1),
+    ],
+)
+def test_a_small_sample_is_for_few_workers(sample: int, item_seconds: float, most: int) -> None:
+    """Split among many, chunks would be smaller than in any run; one worker there always is."""
+    found = ways(sample, item_seconds, WAITING, 2)
+    kept = [way for way in found if fewest_for(way) <= sample]
+    assert max(way.workers for way in kept) == most
+    assert {way.label for way in found if way.workers == 1} <= {way.label for way in kept}
 
 
 def test_what_is_expected_of_ways() -> None:
@@ -433,6 +462,48 @@ def test_a_rate_of_few_chunks_is_that_of_the_whole() -> None:
     assert rate_of([(1.0, 10), (2.0, 20)], 2, 4.0) == 5
     assert rate_of([], 2, 4.0) > 0
     assert rate_of([(1.0, 10), (1.0, 20)], 1, 4.0) == 5
+
+
+# Passes that take long.
+
+
+def test_a_pass_that_takes_long_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For how long, how far it is, and at which line, as long as it takes."""
+    monkeypatch.setattr(watching, "FIRST", 0.001)
+    lines: list[str] = []
+    second = threading.Event()
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            second.set()
+
+    with watching.watched("warm-up", tell, lambda: 16):
+        second.wait(60)
+    place = rf"at tests/unit/{Path(__file__).name}:\d+"
+    for line in lines:
+        assert re.fullmatch(
+            rf"warm-up: not through after .* s, 16 items done, {place} \(Ctrl-C ends it\)", line
+        )
+    assert len(lines) >= 2
+    assert "carpool bench" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_nobody_talks_of_other_passes() -> None:
+    """Nor of their items, if none is done; an error passes."""
+    lines: list[str] = []
+    with pytest.raises(ValueError, match="oh"), watching.watched("warm-up", lines.append):
+        raise ValueError("oh")
+    assert lines == []
+
+
+def test_what_is_around_the_function_is_not_told() -> None:
+    """A thread that waits for workers is at no line of the function's; nor is one that is gone."""
+    inner = frame_of("threading")
+    assert watching._place(inner) is not None  # of this test
+    assert watching._place(frame_of("carpool.executors.processes", "threading")) is None
+    assert watching._place(frame_of("shop", "carpool.coalescing.unit")) is not None
+    assert watching._place(None) is None
 
 
 # Where the time goes.
@@ -573,7 +644,7 @@ def test_the_table_says_what_was_measured() -> None:
     rows = pools({8: 1600}, {2: 400})
     rows[-1].retries = 2
     rows[-2].failed = 4
-    none = Row(Way("processes", 4), note="can't be run in memory")
+    none = Row(Way("processes", 4), note="can't be run in memory")  # no items, no chunks
     failure = Failure(4, {}, "builtins.ValueError", "bad\n" * 100)
     text = text_of(
         measured(
@@ -596,6 +667,7 @@ def test_the_table_says_what_was_measured() -> None:
     assert threads[2:7] == ["1,000", "100", "1,600", "1,568–1,632", "8.0"]
     assert threads[-2:] == ["31", "s"]
     assert "  4 processes: can't be run in memory" in lines
+    assert any(line.split() == ["4", "processes", "–"] for line in lines)
     assert "  8 threads, chunks of 100: 4 items failed" in lines
     assert "  2 processes, chunks of 100: 2 transactions were tried again" in lines
     assert "  890 × shop/imports.py:31 (shop_order)" in lines

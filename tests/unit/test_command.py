@@ -80,6 +80,8 @@ def test_what_a_line_says() -> None:
         == "1,500 of 6,000 items, 2 failed, 50/s, 2 min left"
     )
     assert line_of(snapshot(total=6000, rate=0.0)) == "1,500 of 6,000 items, 0/s"
+    assert line_of(snapshot(done=1)) == "1 item, 50/s"
+    assert line_of(snapshot(done=0, total=1, rate=0.0)) == "0 of 1 item, 0/s"
     assert line_of(snapshot(retries=1)) == "1,500 items, 1 retry, 50/s"
     assert line_of(snapshot(failed=3, retries=2)) == "1,500 items, 3 failed, 2 retries, 50/s"
 
@@ -180,6 +182,17 @@ def test_json_has_every_figure() -> None:
     assert "foreseen_seconds" in json.loads(json_of(report(dry_run=True), None, None))
 
 
+def test_a_hint_names_the_commands_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the text, in JSON, and in the report after Ctrl-C."""
+    hinted = report(hint='executor="threads", workers=32 would overlap it')
+    words = "--executor threads --workers 32 would overlap it"
+    assert text_of(hinted, None).endswith(f"\nhint: {words}")
+    assert json.loads(json_of(hinted, None, None))["hint"] == words
+    watching.Watch(Progress()).interrupted(hinted)
+    err = capsys.readouterr().err
+    assert err.startswith("Interrupted.\n100 items in") and err.endswith(f"\nhint: {words}\n")
+
+
 # From Python, by call_command().
 
 
@@ -241,6 +254,30 @@ def test_databases_in_memory_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> N
     (message,) = checks.check_databases()
     assert message.id == "carpool.W001" and "'other'" in message.msg
     assert "other" in connections.settings
+
+
+@pytest.mark.parametrize(
+    ("vendor", "pool", "said"),
+    [
+        ("postgresql", True, ["carpool.W004"]),
+        ("postgresql", {"max_size": 2}, ["carpool.W004"]),
+        ("postgresql", False, []),
+        ("postgresql", {}, []),  # to Django, too
+        ("oracle", True, []),
+    ],
+)
+def test_pools_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, pool: Any, said: list[str]
+) -> None:
+    """Psycopg's, where there may be worker processes; with cause and remedy."""
+    other = connections["other"]
+    monkeypatch.setattr(other, "vendor", vendor)
+    monkeypatch.setitem(other.settings_dict, "OPTIONS", {"pool": pool})
+    assert warned(checks.check_pools) == said
+    lines = checks.messages()
+    assert [line.partition(":")[0] for line in lines] == said
+    assert all("'other'" in line and "close_pool()" in line for line in lines)
+    assert checks.messages(processes=False) == []
 
 
 @pytest.mark.django_db(databases=["default", "other"])

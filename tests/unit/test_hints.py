@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import carpool.hints as hints_module
 from carpool.coalescing.figures import EarlyFlush, Figures
-from carpool.hints import Seen, hint_of
+from carpool.hints import Seen, as_arguments, hint_of
 from carpool.types import ChunkResult, Ending, Spent
 
 
@@ -160,6 +160,18 @@ def test_broken_batches_name_the_line() -> None:
 def test_other_batches_are_not_talked_of(figures: Figures) -> None:
     """Nor is a line named that is one of many."""
     assert hint_of(seen(spent=BUSY, coalesced=figures)) is None
+
+
+def test_the_command_names_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of Python's; a line of code is left as it is."""
+    monkeypatch.setattr(hints_module, "_has_global_lock", lambda: True)
+    assert as_arguments(str(hint_of(seen()))).endswith(
+        "the database: --executor threads --workers 32 would overlap it"
+    )
+    turns = seen(workers=4, where="threads", spent=Spent(40.0, 9.5, 12.0))
+    assert as_arguments(str(hint_of(turns))).endswith(": --executor processes would use 4")
+    line = str(hint_of(seen(spent=BUSY, coalesced=broken())))
+    assert as_arguments(line) == line
 
 
 def test_waiting_comes_first() -> None:

@@ -149,29 +149,38 @@ def fail(item: Any) -> None:
     raise ValueError(f"{item} is bad")
 
 
-def reject(path: Path, name: str, items: Any = (1, 2), **options: Any) -> list[str]:
-    carpool.run(
-        fail, items, executor="inline", progress=False, rejects=path, journal=name, **options
-    )
-    Run.objects.filter(name=name).delete()
+def reject(path: Path, name: str, items: Any = (1, 2), *, forget: bool = True) -> list[str]:
+    carpool.run(fail, items, executor="inline", progress=False, rejects=path, journal=name)
+    if forget:
+        Run.objects.filter(name=name).delete()
     return path.read_text(encoding="utf-8").splitlines()
 
 
 def test_a_run_taken_up_again_adds_to_its_rejects(tmp_path: Path) -> None:
     """What failed in the first call is still in the file after the second."""
     path = tmp_path / "r.jsonl"
+    assert len(reject(path, "one", forget=False)) == 2
+    assert len(reject(path, "one", (1, 2, 3))) == 3
+
+
+def test_a_new_run_that_adds_to_anothers_rejects_warns(tmp_path: Path) -> None:
+    """By the names of both; not if the file is empty, nor when the run is taken up."""
+    path = tmp_path / "r.jsonl"
+    path.touch()
     assert len(reject(path, "one")) == 2
-    assert len(reject(path, "one", (3,))) == 3
+    with pytest.warns(RuntimeWarning, match=r"r\.jsonl' holds .* no earlier call of 'two'"):
+        assert len(reject(path, "two", forget=False)) == 4
+    assert len(reject(path, "two", (1, 2, 3))) == 5
 
 
 def test_a_line_cut_short_is_ended(tmp_path: Path) -> None:
     """A run that was killed while it wrote a line doesn't spoil the next one."""
     path = tmp_path / "r.jsonl"
-    reject(path, "one")
+    reject(path, "one", forget=False)
     path.write_bytes(path.read_bytes()[:-20])
-    lines = reject(path, "one", (3,))
+    lines = reject(path, "one", (1, 2, 3))
     assert len(lines) == 3
-    assert lines[2].startswith('{"index": 0, "item": 3,')
+    assert lines[2].startswith('{"index": 2, "item": 3,')
 
 
 @pytest.mark.parametrize("content", ["precious\n", "{}\n", "index\n"])

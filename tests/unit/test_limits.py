@@ -45,6 +45,15 @@ def test_servers_count_on_their_own(says: dict[str, list[Limit]]) -> None:
     assert said is not None and "6 workers need 12 connections" in said
 
 
+def test_one_of_something_is_singular(says: dict[str, list[Limit]]) -> None:
+    """In the refusal and in the warning."""
+    says["default"] = [server("a", 0)]
+    assert str(limits.refusal(1, ["default"])).startswith("1 worker needs 1 connection, and")
+    says["default"] = [server("a", 1, used=1)]
+    with pytest.warns(RuntimeWarning, match="1 worker needs 1 connection; .* of which 1 is in use"):
+        assert limits.refusal(1, ["default"]) is None
+
+
 def test_the_journals_connection_is_not_counted_twice(says: dict[str, list[Limit]]) -> None:
     """It is among those in use, so that it doesn't add to what is needed now."""
     says["default"] = [server("a", 10, used=4)]

@@ -59,6 +59,8 @@ SHAPES: list[tuple[dict[str, Any], list[str], list[str]]] = [
         ["1 times"],
     ),
     ({"total": 0, "succeeded": 0, "chunks": 0}, ["0 items"], []),
+    ({"already": 1}, ["1 of them was done before"], []),
+    ({"already": 2, "failed_before": 1}, ["2 of them were done before, 1 had failed"], []),
     (
         {"failed": 1, "failures": (failure(5),), "rejects": "bad.jsonl"},
         ["  ValueError, first at item 5: no", "failed items are in bad.jsonl"],
@@ -121,6 +123,8 @@ def test_raise_for_failures_is_silent_about_a_clean_run() -> None:
 def test_raise_for_failures_raises_with_the_report(changes: dict[str, int]) -> None:
     """One item that failed, or may have, is enough; the exception has the report on it."""
     one = report(**changes, failures=(failure(5, message="the reason"),))
-    with pytest.raises(ItemsFailed, match=r"1 of 1000 items.*[\s\S]*the reason") as caught:
+    with pytest.raises(ItemsFailed, match=r"1 of 1,000 items.*[\s\S]*the reason") as caught:
         one.raise_for_failures()
     assert caught.value.report is one
+    with pytest.raises(ItemsFailed, match=r"1 of 1 item: "):
+        report(**changes, total=1).raise_for_failures()

@@ -185,6 +185,8 @@ def test_a_shorter_source_says_so() -> None:
     this = resumption(Before(10, {0, 1, 7}, set()))
     with pytest.raises(SourceChanged, match=r"it has 4 items now.*position 7.*journal name"):
         list(this.left(map(item, range(4))))
+    with pytest.raises(SourceChanged, match="it has 1 item now"):
+        list(resumption(Before(10, {0, 1, 7}, set())).left([item(0)]))
 
 
 @given(befores(), st.data())

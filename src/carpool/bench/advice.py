@@ -212,7 +212,8 @@ def _what(best: Row, bench: Bench) -> str:
         how = f"{way.label} (--executor {way.kind} --workers {way.workers}"
         by_default = way.kind == "processes" and way.workers == bench.processors
         how += ", which is run()'s default)" if by_default else ")"
-        tried = max(row.way.workers for row in bench.rows if row.way.kind == way.kind)
+        alike = [row for row in bench.rows if row.way.kind == way.kind and row.is_measured]
+        tried = max(row.way.workers for row in alike)
         if way.workers == tried and way.kind == "threads":
             how += " or more"
     if not way.paced:

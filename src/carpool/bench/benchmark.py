@@ -12,9 +12,11 @@ from carpool.bench.measuring import Subject
 from carpool.bench.profile import Profile
 from carpool.bench.rounds import Rounds
 from carpool.bench.sample import Sample
+from carpool.bench.watching import watched
 from carpool.bench.ways import (
     CHUNKS_A_WORKER,
     FEWEST,
+    fewest_for,
     paced_size,
     rate_of,
     start_of,
@@ -74,7 +76,7 @@ def bench(
         seconds: that it may take, about.
         workers: the most that are tried; default: twice the processors, and 32 threads for items
             that wait.
-        tell: called with lines of progress.
+        tell: called with lines of progress; from a thread, too, while a pass takes long.
 
     The other arguments are `run`'s.
 
@@ -93,8 +95,10 @@ def bench(
         aliases,
         {"setup": setup, "lock": lock, "before_chunk": before_chunk},
         start_method,
+        tell,
     )
-    whole = Sample.take(items, sample, aliases, lock=lock)
+    with watched("reading the sample", tell):
+        whole = Sample.take(items, sample, aliases, lock=lock)
     if not len(whole):
         raise ConfigurationError("The source has no items, so there is nothing to measure.")
     tell(
@@ -133,6 +137,8 @@ def bench(
     for row in rows:
         row.expected = rate_of(row.way, item_seconds, shares, processors)
         row.overhead = start_of(row.way)
+        if fewest_for(row.way) > len(whole):
+            row.note = _too_few(whole)
     if rows:
         rounds.measure()
     return Bench(
@@ -172,12 +178,21 @@ def _most(items: int, seconds: float, pace: float) -> int:
     return min(items, max(FEWEST, int(seconds / max(pace, 1e-9))))
 
 
+def _too_few(sample: Sample) -> str:
+    more = sample.total is None or sample.total > len(sample)
+    remedy = ": take a larger sample (--sample)" if more else ""
+    return (
+        f"left out, since {counted(len(sample), 'item')} make too few chunks, or smaller ones than "
+        f"run() does, for so many workers{remedy}"
+    )
+
+
 def _warm_up(subject: Subject, sample: Sample, seconds: float, *, coalesce: bool) -> float:
     """Run a few items, then more; return how long one takes. What is imported and cached is."""
     number = 1
     cold = True
     while True:
-        report = subject.run(sample.part(number), executor="inline", coalesce=coalesce)
+        report = subject.run("warm-up", sample.part(number), executor="inline", coalesce=coalesce)
         if cold and report.seconds < seconds / WARM_UP / 2:
             cold = False  # the first one has also imported, connected, filled caches: once more
             continue
@@ -200,7 +215,9 @@ def _profile(
     for _ in range(number):
         profile = Profile()
         with profile.measuring():
-            report = subject.run(sample, executor="inline", chunk_size=size, coalesce=coalesce)
+            report = subject.run(
+                "profile", sample, executor="inline", chunk_size=size, coalesce=coalesce
+            )
         passes.append((profile.seconds, report, profile.shares(report.spent.database)))
     seconds, report, shares = min(passes, key=lambda one: one[0])
     return report, shares, seconds / max(1, report.total + report.skipped)

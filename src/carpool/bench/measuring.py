@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from carpool.bench.figures import Way
 from carpool.bench.loop import loop
 from carpool.bench.sample import Sample
+from carpool.bench.watching import watched
 from carpool.calling import Calls
 from carpool.options import StartMethod
 from carpool.progress import Progress, Snapshot
@@ -44,6 +45,14 @@ class Clock(Progress):
     def update(self, snapshot: Snapshot) -> None:
         self.marks.append((snapshot.seconds, snapshot.done))
 
+    def interrupted(self, report: Report) -> None:
+        """A pass' report is nobody's."""
+
+    @property
+    def done(self) -> int:
+        """Items so far."""
+        return self.marks[-1][1] if self.marks else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -55,16 +64,22 @@ class Subject:
     using: tuple[str, ...]
     options: dict[str, Any]
     start_method: StartMethod | None = None
+    tell: Callable[[str], Any] = lambda line: None
 
-    def run(self, sample: Sample, **how: Any) -> Report:
-        """Run the sample, and roll it back."""
+    def run(self, what: str, sample: Sample, clock: Clock | None = None, **how: Any) -> Report:
+        """Run the sample, and roll it back. ``what``: the pass' name, if it takes long."""
         source = sample.source()
-        with printing_to_stderr():
-            return run(
-                self.function,
-                source,
-                **{"using": self.using, "dry_run": True, "progress": False, **self.options, **how},
-            )
+        clock = clock or Clock()
+        fixed = {"using": self.using, "dry_run": True, "progress": clock, **self.options}
+        with printing_to_stderr(), self._watched(what, how, clock):
+            return run(self.function, source, **fixed, **how)
+
+    def _watched(
+        self, what: str, how: dict[str, Any], clock: Clock
+    ) -> contextlib.AbstractContextManager[None]:
+        if how.get("start_method") == "fork":  # not while there is a thread
+            return contextlib.nullcontext()
+        return watched(what, self.tell, lambda: clock.done)
 
     def measure(self, way: Way, sample: Sample, *, savepoints: bool) -> Timing:
         """Run the sample in a way.
@@ -75,17 +90,18 @@ class Subject:
         """
         if way.kind == "loop":
             items = sample.local(lock=bool(self.options.get("lock")))
-            with printing_to_stderr():
+            with printing_to_stderr(), watched(way.label, self.tell):
                 passed = loop(self.calls, items, len(sample), self.using, savepoints=savepoints)
             return Timing(passed.items / max(passed.seconds, 1e-9), 0.0, passed.failed)
         clock = Clock()
         report = self.run(
+            way.label,
             sample,
+            clock,
             executor=way.kind,
             workers=way.workers,
             chunk_size=way.chunk_size,
             coalesce=way.coalesce,
-            progress=clock,
             **({"start_method": self.start_method} if way.kind == "processes" else {}),
         )
         items_done = report.total + report.skipped

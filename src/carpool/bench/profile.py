@@ -121,7 +121,7 @@ def _run_delay() -> float:
 def owner_of(frame: FrameType | None) -> Owner:
     """Return whose code a frame is, or the nearest around it that tells."""
     while frame is not None:
-        owner = _owner_of_module(frame.f_globals.get("__name__") or "")
+        owner = owner_of_module(frame.f_globals.get("__name__") or "")
         if owner is not None:
             return owner
         frame = frame.f_back
@@ -129,7 +129,7 @@ def owner_of(frame: FrameType | None) -> Owner:
 
 
 @lru_cache(maxsize=4096)
-def _owner_of_module(module: str) -> Owner | None:
+def owner_of_module(module: str) -> Owner | None:
     """Return whose code a module is; None of the standard library: whoever called it."""
     first = module.partition(".")[0]
     if first in _DRIVERS or f"{module}.".startswith(_STATEMENT):

@@ -60,11 +60,11 @@ def _table(bench: Bench) -> str:
     notes = []
     for row in bench.rows:
         chunk = "" if row.way.kind == "loop" else f"{row.chunk_size:,}"
-        cells = [row.way.label, f"{row.items:,}", chunk]
         if not row.is_measured:
             notes.append((row.way.label, row.note or "there was no time for it"))
-            lines.append([*cells, "–"])
+            lines.append([row.way.label, "", "", "–"])
             continue
+        cells = [row.way.label, f"{row.items:,}", chunk]
         cells += [
             a_second(row.rate),
             f"{a_second(min(row.rates))}–{a_second(max(row.rates))}",

@@ -7,6 +7,8 @@ tried inline and with a process for each processor.
 
 Each way is given about the same time, not the same items: 32 threads get through 32 times as many
 that wait, and with a loop's few would each have one chunk of one. All begin with the first item.
+Where the sample has too few for so many workers, chunks would be smaller than any that `run` makes,
+and cost more than their items: such a way is left out, and the table says so.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from carpool.bench.figures import Shares, Way
-from carpool.pacing import LARGEST, TARGET
+from carpool.pacing import LARGEST, SMALLEST_SHARE, TARGET
 
 MOST_THREADS = 32
 """Threads tried: each has a connection, and PostgreSQL takes a hundred by default."""
@@ -26,6 +28,10 @@ WAITS = 0.3
 CHUNKS_A_WORKER = 4
 """Chunks each worker gets at least, the first of which is left out of its rate: fewer, and the
 last worker at work alone would be most of what is measured."""
+
+CHUNKS_AT_LEAST = 2
+"""Chunks for each worker below which a way is left out: one is its start, and none would be left to
+measure."""
 
 FEWEST = 16
 """Items that a way is given at least: fewer tell nothing."""
@@ -102,7 +108,20 @@ def _sizes(way: Way, items: int) -> list[Way]:
 def fitted(way: Way, items: int) -> Way:
     """Return the way with chunks that are small enough for so many items."""
     most = items if way.kind == "loop" else items // (CHUNKS_A_WORKER * way.workers)
-    return replace(way, chunk_size=max(1, min(way.chunk_size, most)))
+    return replace(way, chunk_size=max(smallest_chunk(way), min(way.chunk_size, most)))
+
+
+def smallest_chunk(way: Way) -> int:
+    """Return the fewest items of a chunk: of several workers what `run` comes down to near an end.
+
+    One worker is compared with one, whose chunks are the same.
+    """
+    return max(1, way.chunk_size // SMALLEST_SHARE) if way.paced and way.workers > 1 else 1
+
+
+def fewest_for(way: Way) -> int:
+    """Return how many items the sample must have, or the way is left out."""
+    return CHUNKS_AT_LEAST * way.workers * smallest_chunk(way) if way.workers > 1 else 1
 
 
 def start_of(way: Way) -> float:
@@ -124,5 +143,5 @@ def rate_of(way: Way, item_seconds: float, shares: Shares, processors: int) -> f
 
 def items_for(way: Way, seconds: float, rate: float, sample: int) -> int:
     """Return how many of the sample's items that way is given, to take about so long."""
-    least = max(FEWEST, 2 * way.workers)
+    least = max(FEWEST, fewest_for(way))
     return min(sample, max(least, int(seconds * rate)))

@@ -71,7 +71,7 @@ def place() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_not_the_callers(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
-    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
+    return f"{relative(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
 @lru_cache(maxsize=1024)
@@ -80,7 +80,7 @@ def _is_not_the_callers(module: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _short(filename: str) -> str:
+def relative(filename: str) -> str:
     """Return the path as one would type it: relative to the current folder where it is below."""
     try:
         return str(Path(filename).relative_to(Path.cwd()))

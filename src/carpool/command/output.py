@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from carpool.coalescing.figures import Figures
+from carpool.hints import as_arguments
 from carpool.progress import duration
 from carpool.rejects import line_of
 from carpool.report import Report
@@ -16,6 +17,7 @@ from carpool.words import counted
 def text_of(report: Report, total: int | None) -> str:
     """Return the report; of a dry run, with the time that the real one would take."""
     foreseen = foreseen_of(report, total)
+    report = in_our_words(report)
     if foreseen is None:
         return str(report)
     number = max(total or 0, report.total)
@@ -23,8 +25,14 @@ def text_of(report: Report, total: int | None) -> str:
     return f"{report}\n{items} would take about {duration(foreseen)}, COMMITs not counted"
 
 
+def in_our_words(report: Report) -> Report:
+    """Return the report with a hint that names the command's options."""
+    return report if report.hint is None else replace(report, hint=as_arguments(report.hint))
+
+
 def json_of(report: Report, total: int | None, error: str | None) -> str:
     """Return one object: the report's figures, and its failures as the rejects file has them."""
+    report = in_our_words(report)
     whole: dict[str, Any] = {
         name: getattr(report, name)
         for name in Report.__slots__

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.db import DatabaseError, connections
+from django.db.models.functions import Now
 
 from carpool.exceptions import ConfigurationError
 
@@ -63,7 +65,7 @@ def perform(action: str, options: dict[str, Any]) -> str:
         run = _find(alias, options["name"])
         if action == "show":
             return _show(run, as_json=options["json"])
-        return _ask(run, action)
+        return _ask(run, action, alias)
     except DatabaseError as error:
         raise ConfigurationError(
             f"The journal in {alias!r} can't be read ({type(error).__name__}: {error}). If its "
@@ -75,6 +77,17 @@ def _runs(alias: str) -> Any:
     from carpool.journal.models import Run  # needs the app
 
     return Run._base_manager.using(alias)
+
+
+def _is_silent(run: Any) -> bool:
+    """Tell whether a running run's process gives no sign of life, so that it may be taken over."""
+    from carpool.journal.book import STALE  # needs the app
+
+    return (
+        run.state == "running"
+        and run.beat_at is not None
+        and run.now - run.beat_at > timedelta(seconds=STALE)
+    )
 
 
 def _find(alias: str, name: str) -> Run:
@@ -121,11 +134,18 @@ def _state(run: Run) -> str:
     return f"{run.state}, {run.wanted} wanted" if run.wanted else run.state
 
 
-def _ask(run: Run, action: str) -> str:
-    if run.state != "running":
+def _ask(run: Run, action: str, alias: str) -> str:
+    asked = getattr(run, action)()
+    now = _runs(alias).annotate(now=Now()).get(pk=run.pk)  # it may have ended meanwhile
+    if not asked:
         raise ConfigurationError(
-            f"The run {run.name!r} is {run.state}, not running, so nobody would notice. To take it "
-            "up again, call the same carpool run … --journal."
+            f"The run {now.name!r} is {now.state}, not running: there is nothing to {action}. To "
+            "take it up again, call the same carpool run … --journal."
         )
-    getattr(run, action)()
-    return f"{run.name}: asked to {action}; it's noticed within two seconds."
+    if _is_silent(now):
+        return (
+            f"{now.name}: asked to {action}; but process {now.pid} on {now.host}, which runs it, "
+            "has not been heard of for a while. If it is dead, nobody notices, and the next call "
+            "of the same carpool run … --journal takes the run up and goes on."
+        )
+    return f"{now.name}: asked to {action}; it's noticed within two seconds."

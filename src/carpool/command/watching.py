@@ -6,8 +6,10 @@ import sys
 import time
 from typing import Any
 
+from carpool.command.output import in_our_words
 from carpool.progress import BarProgress, Progress, Snapshot, duration
-from carpool.words import a_second
+from carpool.report import Report
+from carpool.words import a_second, counted
 
 EVERY = 5.0
 """Seconds between two lines where stderr is no terminal: a log of an hour has 720 of them."""
@@ -33,6 +35,9 @@ class Watch(Progress):
     def close(self) -> None:
         self._shown.close()
 
+    def interrupted(self, report: Report) -> None:
+        self._shown.interrupted(in_our_words(report))
+
 
 class Lines(Progress):
     """A line every so many seconds; 0: one each time that chunks have ended."""
@@ -51,8 +56,8 @@ class Lines(Progress):
 def line_of(snapshot: Snapshot) -> str:
     """Say how far the run is."""
     done, total = snapshot.done, snapshot.total
-    of = f" of {total:,}" if total is not None else ""
-    parts = [f"{done:,}{of} items", *snapshot.troubles()]
+    items = counted(done, "item") if total is None else f"{done:,} of {counted(total, 'item')}"
+    parts = [items, *snapshot.troubles()]
     parts.append(f"{a_second(snapshot.rate)}/s")
     if total is not None and snapshot.rate > 0:
         parts.append(f"{duration(max(0, total - done) / snapshot.rate)} left")

@@ -29,6 +29,7 @@ from carpool.options import ExecutorOption, Options
 from carpool.pacing import IMPATIENT
 from carpool.progress import Progress
 from carpool.types import Job
+from carpool.words import counted
 
 
 def executor_for(
@@ -159,7 +160,8 @@ def _refuse_small_pools(options: Options, workers: int) -> None:
             whose = "the caller's" if others == 1 else "the caller's and the journal's"
             fewer = f"Take workers={size - others}, enlarge" if size > others else "Enlarge"
             raise ConfigurationError(
-                f"{workers} threads need {workers + others} connections to the database "
+                f"{counted(workers, 'thread')} {'needs' if workers == 1 else 'need'} "
+                f"{counted(workers + others, 'connection')} to the database "
                 f'{alias!r}, with {whose}, and its pool (OPTIONS["pool"]) has {size}. {fewer} its '
                 'max_size, or use executor="processes", whose workers have connections of their '
                 "own."

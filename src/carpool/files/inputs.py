@@ -42,7 +42,7 @@ class Input(io.RawIOBase):
         return len(data)
 
     def _damaged(self, error: Exception) -> SourceError:
-        so_far = f"{self._bytes:,} bytes could be read before that"
+        so_far = f"{self._bytes:,} byte{'' if self._bytes == 1 else 's'} could be read before that"
         packed = self._file.compression
         if packed is None:
             return SourceError(f"can't be read on: {error}; {so_far}.", file=str(self._file))

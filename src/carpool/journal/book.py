@@ -76,6 +76,7 @@ class Book:
         self.key = 0
         self.fence = 0
         self.done = Done()
+        self.is_new = False  # nobody had taken the run before
         self._takes = 0
         self._folded = Spans()  # numbers of this coordinator's chunks that have committed
         self._stale = True  # what is in memory may not be what is in the database
@@ -152,6 +153,7 @@ class Book:
 
     def _take(self, run: Any, about: dict[str, Any]) -> None:
         before = State(run.state)
+        self.is_new = self.is_new or before is State.NEW
         reason = EDGES[(before, State.RUNNING)] if before is not State.RUNNING else ""
         if before is State.RUNNING:
             check_edge(State.RUNNING, State.INTERRUPTED)
@@ -161,7 +163,7 @@ class Book:
             fence=self.fence,
             state=State.RUNNING,
             reason=reason,
-            wanted="",
+            wanted="",  # Note [Wanted] in `models`
             beat_at=Now(),
             host=socket.gethostname(),
             pid=os.getpid(),

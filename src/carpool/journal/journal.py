@@ -153,6 +153,11 @@ class Journal:
         return anywhere - everywhere
 
     @property
+    def is_new(self) -> bool:
+        """Whether this is the run's first call."""
+        return all(book.is_new for book in self._books)
+
+    @property
     def step(self) -> int:
         """Positions that a mark of a new chunk covers."""
         return max(book.done.marks.step for book in self._books)

@@ -13,6 +13,13 @@ Note [Closed]
     void entry. Entries are folded, though. Before one is taken away its number is closed: the lease
     says below which number all chunks have ended, and no chunk below it is recorded. Until then a
     void entry stays in its place.
+
+Note [Wanted]
+    What is wanted is asked of the coordinator that has the run now, not of the name: only a running
+    run can be asked, in one statement with that condition, and whoever takes a run up begins with
+    nothing wanted. So a cancel that nobody heard, since the process was dead already, does not end
+    the call by which somebody starts the run again. Who must not lose a wish in the time between
+    two coordinators keeps it elsewhere, and asks again once the run runs.
 """
 
 from __future__ import annotations
@@ -78,25 +85,29 @@ class Run(models.Model):
     def __str__(self) -> str:
         return f"{self.name}: {self.state}"
 
-    def cancel(self) -> None:
+    def cancel(self) -> bool:
         """Ask whoever runs it to end: chunks in flight finish, no more are read.
 
-        Noticed within two seconds. Its call of ``run()`` raises `carpool.RunCancelled`.
+        Noticed within two seconds. Its call of ``run()`` raises `carpool.RunCancelled`. Returns
+        whether it is running; else nothing is asked, and a later call runs: Note [Wanted].
         """
-        self._ask("cancel")
+        return self._ask("cancel")
 
-    def pause(self) -> None:
+    def pause(self) -> bool:
         """Ask whoever runs it to wait: chunks in flight finish, no more are begun."""
-        self._ask("pause")
+        return self._ask("pause")
 
-    def resume(self) -> None:
+    def resume(self) -> bool:
         """Ask whoever runs it to go on after a `pause`."""
-        self._ask("")
+        return self._ask("")
 
-    def _ask(self, wanted: str) -> None:
-        self.wanted = wanted
+    def _ask(self, wanted: str) -> bool:
         # Not save(): this row is the coordinator's, and it may be writing it now.
-        type(self)._base_manager.using(self._state.db).filter(pk=self.pk).update(wanted=wanted)
+        rows = type(self)._base_manager.using(self._state.db)
+        if not rows.filter(pk=self.pk, state=State.RUNNING).update(wanted=wanted):
+            return False
+        self.wanted = wanted
+        return True
 
 
 class Lease(models.Model):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from carpool.exceptions import SourceChanged, SourceRepeats
 from carpool.journal.marks import Marks, digest
 from carpool.journal.spans import Spans
+from carpool.words import counted
 
 
 class Place(NamedTuple):
@@ -191,8 +192,8 @@ class Resumption:
 
     def _refuse_shorter(self, count: int, known: int) -> None:
         raise SourceChanged(
-            f"The source has changed: it has {count} items now, and the item at position {known} "
-            "was done before. Or it ended early: a file cut short, say. Give a changed source "
-            "another journal name.",
+            f"The source has changed: it has {counted(count, 'item')} now, and the item at "
+            f"position {known} was done before. Or it ended early: a file cut short, say. Give a "
+            "changed source another journal name.",
             position=count,
         )

@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from tests.acceptance.command.conftest import COMMON, Command
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_connections_left")
 
@@ -35,6 +36,12 @@ def wait(row):
 def take_long(row):
     Path("ran").touch()
     time.sleep(1)
+
+def hang(row):
+    name = row["name"]
+    create(row)
+    if name == "u17":
+        time.sleep(3600)
 
 def compute(row):
     sum(n * n for n in range(100_000))
@@ -94,9 +101,11 @@ def test_quiet(carpool: Command, folder: Path, quiet: list[str]) -> None:
 )
 def test_what_run_takes(carpool: Command, folder: Path, arguments: list[str]) -> None:
     """Typed items, before_chunk, models, querysets, setup: all ways work, all are rolled back."""
-    (folder / "models.csv").write_text("name,password\n" + "".join(f"v{n},x\n" for n in range(100)))
-    (folder / "typed.csv").write_text("name\n" + "".join(f"v{n}\n" for n in range(100)))
-    there = [f"w{n:03}" for n in range(100)]
+    many = range(2000)  # enough for two workers, however fast an item is
+    rows(folder, len(many))
+    (folder / "models.csv").write_text("name,password\n" + "".join(f"v{n},x\n" for n in many))
+    (folder / "typed.csv").write_text("name\n" + "".join(f"v{n}\n" for n in many))
+    there = [f"w{n:04}" for n in many]
     User.objects.bulk_create(User(username=name) for name in there)
     told = json.loads(carpool("bench", *arguments, *SHORT, "--json").stdout)
     assert [row["note"] for row in told["rows"]] == [None] * len(told["rows"])
@@ -228,6 +237,21 @@ def test_ctrl_c(begin: Any, folder: Path) -> None:
     script.wait(130)
     assert "Nothing was stored." in script.err
     assert "Traceback" not in script.err
+    assert script.out == ""
+    assert not User.objects.exists()
+
+
+def test_an_item_that_never_ends(begin: Any, folder: Path) -> None:
+    """It is said where, and for how long; Ctrl-C ends it, and nothing is left."""
+    script = begin("bench", "shop.hang", "users.csv")
+    wait_until(lambda: "not through after 5" in script.err)
+    script.interrupt()
+    script.wait(130)
+    (line,) = [line for line in script.err.splitlines() if "not through" in line]
+    place = 1 + (folder / "shop.py").read_text().splitlines().index("        time.sleep(3600)")
+    assert line.startswith("warm-up: not through after 5.")
+    assert line.endswith(f"items done, at shop.py:{place} (Ctrl-C ends it)")
+    assert "Nothing was stored." in script.err and "Traceback" not in script.err
     assert script.out == ""
     assert not User.objects.exists()
 

@@ -7,12 +7,15 @@ import json
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db.models.functions import Now
 
+from carpool.journal.models import Run
 from tests.acceptance.command.conftest import COMMAND, Command, call, names, shell, stored
 from tests.waiting import wait_until
 
@@ -418,6 +421,49 @@ def test_a_journal_that_is_not_there(
     assert remedy in line
 
 
+POOL = """
+from tests.settings import *
+DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 3}
+"""
+
+COUNTS = """
+import time
+from django.db import connection
+
+def count(row):
+    time.sleep(0.05)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        with open("counted", "a") as file:
+            file.write(f"{cursor.fetchone()[0]}\\n")
+"""
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_pool_is_warned_of(
+    folder: Path, rows: Any, subprocess_environment: dict[str, str]
+) -> None:
+    """Where there may be worker processes, which have the server see more than max_size."""
+    pytest.importorskip("psycopg_pool")
+    rows(60)
+    (folder / "pooled.py").write_text(POOL)
+    (folder / "counts.py").write_text(COUNTS)
+    environment = subprocess_environment | {"DJANGO_SETTINGS_MODULE": "pooled"}
+    call = "carpool run counts.count users.csv --chunk-size 5 --workers"
+    for how, warns in (
+        ("4 --executor processes", True),
+        ("4 --executor processes --start-method fork", True),
+        ("2 --executor threads", False),
+        ("1 --executor inline", False),
+    ):
+        done = shell(f"{call} {how}", folder, environment)
+        assert (done.returncode, "60 succeeded" in done.stdout) == (0, True), done.stderr
+        assert ("carpool.W004" in done.stderr) is warns, how
+        counted = [int(line) for line in (folder / "counted").read_text().split()]
+        assert (max(counted) > 3 + 1) is warns, how  # and that of the test
+        (folder / "counted").unlink()
+
+
 @pytest.mark.usefixtures("journal")
 def test_a_killed_run_is_taken_up(begin: Any, carpool: Command, rows: Any) -> None:
     """The same call again, after kill -9, does what is left: each item exactly once."""
@@ -440,6 +486,27 @@ def test_a_killed_run_is_taken_up(begin: Any, carpool: Command, rows: Any) -> No
     assert shown["function"] == "shop.create_slowly"
     assert shown["source"] == "<carpool.read('users.csv')>"
     assert "succeeded" in carpool("show", "users").stdout
+
+
+@pytest.mark.usefixtures("journal")
+def test_a_killed_run_is_cancelled(begin: Any, carpool: Command, rows: Any) -> None:
+    """Nobody hears it, which is said; the same call again goes on. Then there is nothing to ask."""
+    rows(300)
+    call = ["run", "shop.create_slowly", "users.csv", "--journal", "users", "--chunk-size", "10"]
+    script = begin(*call, "--executor", "inline")
+    script.wait_for("ran", 30)
+    os.kill(script.process.pid, signal.SIGKILL)
+    script.wait(-signal.SIGKILL)
+    Run.objects.update(beat_at=Now() - timedelta(minutes=1))
+    said = carpool("cancel", "users").stdout
+    assert f"process {script.process.pid} on " in said and "nobody notices" in said
+    assert "users  running, cancel wanted" in carpool("runs").stdout
+    assert "300 succeeded" in carpool(*call).stdout
+    assert stored() == names(300)
+    for action in ("cancel", "pause", "resume"):
+        said = carpool(action, "users", code=2).stderr
+        assert f"is succeeded, not running: there is nothing to {action}" in said
+    assert Run.objects.get().wanted == ""
 
 
 @pytest.mark.usefixtures("journal")

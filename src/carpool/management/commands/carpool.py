@@ -49,7 +49,8 @@ class Command(BaseCommand):
                 self._end(End(Exit.BROKEN_OFF, message=" ".join(errors)), options)
                 return
         if options["verbosity"] and not options["skip_checks"]:
-            for message in checks.messages():
+            processes = options.get("executor") not in ("inline", "threads")
+            for message in checks.messages(processes=processes):
                 self._say(message, lambda text: text)
         if options["action"] == "bench":
             end = benching.perform(options, self._teller(options))
