@@ -94,7 +94,7 @@ def test_a_loop_over_rows() -> None:
 def test_ways_that_cannot_work_are_told_of() -> None:
     """Inside atomic() there is no pool; the others are measured all the same."""
     with transaction.atomic():
-        found = bench(make, WORDS, seconds=1, workers=1)
+        found = bench(make, WORDS, seconds=15, workers=1)
     notes = {row.way.kind: row.note for row in found.rows}
     assert notes["loop"] is notes["inline"] is None
     assert "inside transaction.atomic()" in str(notes["threads"])
@@ -137,7 +137,7 @@ def test_lines_of_progress() -> None:
     def tell(line: str) -> None:
         lines.append(f"{len(CALLS) > 0}: {line}")
 
-    bench(make, WORDS, seconds=1, workers=1, tell=tell)
+    bench(make, WORDS, seconds=15, workers=1, tell=tell)
     assert lines[0].startswith("False: each item is run in every way, again and again")
     assert any("round 1 took" in line for line in lines)
 

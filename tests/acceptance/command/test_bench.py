@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def create_and_count(row):
 
 LINE_OF_COUNT = FUNCTIONS.splitlines().index("    User.objects.count()") + 1
 
-SHORT = ["--seconds", "2", "--workers", "2"]
+SHORT = ["--seconds", "3", "--workers", "2"]
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_items_that_fail(carpool: Command, folder: Path) -> None:
     """Exit code 1; they are named, and the recommendation is to see to them first."""
     rows(folder, 60, raising=(3, 5, 7, 40))
     done = carpool("bench", "shop.create", "users.csv", *SHORT, code=1)
-    assert "of 60 items failed" in done.stdout
+    assert re.search(r"of \d+ items failed", done.stdout)  # a busy machine gets through fewer
     assert "item 3: ValueError: a bad row" in done.stdout
     assert "see to them first" in done.stdout
     assert " items did not succeed." in done.stderr
@@ -151,7 +152,7 @@ def test_nearly_all_items_fail(carpool: Command, folder: Path) -> None:
 def test_few_items_fail(carpool: Command, folder: Path) -> None:
     """Exit code 1, and a recommendation all the same."""
     rows(folder, 300, raising=(3,))
-    done = carpool("bench", "shop.create", "users.csv", "--seconds", "4", "--workers", "1", code=1)
+    done = carpool("bench", "shop.create", "users.csv", "--seconds", "15", "--workers", "1", code=1)
     last = done.stdout.splitlines()[-1]
     assert last.endswith(" items failed (item 3: ValueError: a bad row).")
     assert "see to them first" not in last
