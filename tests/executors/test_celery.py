@@ -219,7 +219,7 @@ def test_a_worker_that_is_slow_to_answer_is_counted_in(own: Crew) -> None:
             yield row
 
     report = carpool.run(
-        functions.create, source(), executor=celery(own.app), journal="slow to answer", progress=False
+        functions.create, source(), executor=celery(own.app), journal="joins", progress=False
     )
 
     assert (report.succeeded, report.workers) == (60, 3)
