@@ -66,6 +66,7 @@ def own(transactional_db: None, tmp_path: Path) -> Iterator[Crew]:
         yield made
 
 
+@pytest.mark.only_on("sqlite")  # nothing is written
 @pytest.mark.timeout(300)
 def test_queue_and_memory_stay_flat(start: Callable[..., Script], own: Crew) -> None:
     """A million items: the queue holds no more than the window, and the coordinator nothing."""

@@ -92,6 +92,7 @@ def test_coordinators_killed_at_random(
     exactly_once(ITEMS)
 
 
+@pytest.mark.only_on("sqlite")  # nothing is written
 def test_a_million_items_leave_memory_flat(coordinate: Coordinate, clusters: Clusters) -> None:
     """The scheduler knows no more tasks than the window has, and the coordinator keeps nothing."""
     text = """
