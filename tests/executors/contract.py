@@ -145,12 +145,16 @@ class ExecutorContract:
             return len(list(Path("/proc/self/fd").iterdir()))
 
         self.run(functions.create, rows(5))  # what is opened once and kept: a fork server, a pool
-        before = open_files()
-        self.run(functions.shout, rows(20), chunk_size=2)
-        self.stream(functions.shout, rows(20))
-        with pytest.raises(carpool.ConfigurationError):
-            self.run(functions.shout, rows(20), rejects="/no/such/folder/rejects")
-        assert open_files() == before
+        counts = [open_files()]
+        for _ in range(5):  # a leak is one each time; a worker's thread may come to be used late
+            self.run(functions.shout, rows(20), chunk_size=2)
+            self.stream(functions.shout, rows(20))
+            with pytest.raises(carpool.ConfigurationError):
+                self.run(functions.shout, rows(20), rejects="/no/such/folder/rejects")
+            counts.append(open_files())
+            if counts[-1] <= counts[-2]:
+                return
+        pytest.fail(f"more and more files are open: {counts}")
 
     def test_reads_a_window_ahead(self) -> None:
         """The source is never read further ahead than the chunks in flight."""
