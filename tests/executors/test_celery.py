@@ -6,6 +6,7 @@ The contract is unchanged. With a journal each run has one of its own name; `str
 from __future__ import annotations
 
 import base64
+import json
 import multiprocessing
 import os
 import pickle
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 from redis import Redis
 
 import carpool
@@ -96,7 +98,8 @@ class TestCelery(CeleryContract):
         assert (report.succeeded, report.failures) == (60, ())
         assert stored() == names(range(60))
         assert sent.count(False) == 30
-        assert 1 <= sent.count(True) <= self.window
+        # Not one a process: it may meet other chunks before the one that brings the parcel.
+        assert 1 <= sent.count(True) <= 2 * self.window
 
     def test_a_small_one_comes_along_and_costs_no_round_trip(self, sent: list[bool]) -> None:
         """A function with an import path is sent with each chunk."""
@@ -245,7 +248,10 @@ def test_a_worker_with_another_key_is_refused(own: Crew) -> None:
 
 def test_a_worker_with_another_database_is_refused(own: Crew) -> None:
     """Its rows would be stored elsewhere."""
-    own.start(environment={"CARPOOL_TEST_NAMES": '{"default": "elsewhere"}'})
+    # One that is there: on Django 6.1 a worker's system checks ask PostgreSQL for its version.
+    elsewhere = str(connections["other"].settings_dict["NAME"])
+    names_of_databases = {"default": elsewhere, "other": elsewhere}
+    own.start(environment={"CARPOOL_TEST_NAMES": json.dumps(names_of_databases)})
 
     with pytest.raises(carpool.ConfigurationError, match="the database 'default' is"):
         run(own)
