@@ -25,8 +25,7 @@ test-cluster: ## clusters whose workers, schedulers, brokers and coordinators ar
 	@sh tools/venv.sh .venv -e '.[postgres]' --group dev
 	@$(if $(filter-out mysql,$(DB)),,sh tools/venv.sh .venv -e '.[mysql]' || \
 		echo 'mysqlclient could not be installed' >&2)
-	@# Three at a time: they wait more than they compute.
-	@.venv/bin/python -m tools.suite --jobs 3 $(addprefix --db ,$(DB)) -- tests/cluster $(ARGS)
+	@.venv/bin/python -m tools.suite $(addprefix --db ,$(DB)) -- tests/cluster $(ARGS)
 
 lint: ## ruff, mypy and import-linter
 	@sh tools/venv.sh .venv -e '.[postgres]' --group dev
