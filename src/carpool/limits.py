@@ -16,7 +16,7 @@ from typing import Any
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from carpool.words import counted
+from carpool.words import needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +54,19 @@ def refusal(workers: int, aliases: Iterable[str], *, more: int = 0) -> str | Non
     for scope, limit in limits.items():
         if new[scope] + lasting[scope] > limit.allowed:
             return (
-                f"{_need(workers, new[scope])}, and the run itself has "
+                f"{needed(workers, 'worker', new[scope])}, and the run itself has "
                 f"{lasting[scope]}; {limit.name} allows {limit.allowed}. {_REMEDY}"
             )
     for scope, limit in limits.items():
         if new[scope] > limit.allowed - limit.used:
             warnings.warn(
-                f"{_need(workers, new[scope])}; {limit.name} allows {limit.allowed}, of which "
-                f"{limit.used} {'is' if limit.used == 1 else 'are'} in use now. Some workers may "
-                f"find none left. {_REMEDY}",
+                f"{needed(workers, 'worker', new[scope])}; {limit.name} allows {limit.allowed}, "
+                f"of which {limit.used} {'is' if limit.used == 1 else 'are'} in use now. Some "
+                f"workers may find none left. {_REMEDY}",
                 RuntimeWarning,
                 stacklevel=2,
             )
     return None
-
-
-def _need(workers: int, connections: int) -> str:
-    need = "needs" if workers == 1 else "need"
-    return f"{counted(workers, 'worker')} {need} {counted(connections, 'connection')}"
 
 
 _REMEDY = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,52 +10,36 @@ import pytest
 from tests.acceptance.conftest import Script
 from tests.celery_workers import Crew, broker, crew
 from tests.cluster.celery_cluster import PREAMBLE
+from tests.cluster.flat import CHUNK, ITEMS, NOTES, TELL, stayed_flat
 from tests.waiting import HANG
-
-ITEMS = 1_000_000
-
-#: Items of a chunk: 4,000 chunks.
-CHUNK = 250
 
 #: Chunks in flight for two workers, by the design, and a question or one sent with its parcel.
 WINDOW = 5
-
-#: KiB that the coordinator may grow from a quarter of the run to its end.
-GROWTH = 8 * 1024
 
 TEXT = f"""
 from carpool.executors import on_celery
 from redis import Redis
 
+{NOTES}
 client = Redis.from_url(os.environ["CARPOOL_TEST_BROKER_URL"])
 queue = os.environ["CARPOOL_TEST_QUEUE"]
-samples = []
 reply_queue = None  # this run's: others may share the broker
 replies_of = on_celery.replies_of
 
-def note(run_id):
+def note_queue(run_id):
     global reply_queue  # of the last one that was made, which is the one that runs
     reply_queue = replies_of(run_id)
     return reply_queue
 
-on_celery.replies_of = note
-
-def memory():
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+on_celery.replies_of = note_queue
 
 def look(snapshot):
-    if snapshot.done % (40 * {CHUNK}) == 0:
-        replies = client.llen(reply_queue.name)
-        samples.append([snapshot.done, client.llen(queue), replies, memory()])
+    if is_time(snapshot):
+        note(snapshot, client.llen(queue), client.llen(reply_queue.name))
 
-def nothing(number):
-    pass
-
-if __name__ == "__main__":
-    engine = celery(app, redelivered_chunks_may_be_unknown=True)
-    run(nothing, range({ITEMS}), chunk_size={CHUNK}, executor=engine, journal=None, progress=look)
-    print("SAMPLES", json.dumps(samples))
+engine = celery(app, redelivered_chunks_may_be_unknown=True)
+run(nothing, range({ITEMS}), chunk_size={CHUNK}, executor=engine, journal=None, progress=look)
+{TELL}
 """
 
 
@@ -74,13 +57,7 @@ def test_queue_and_memory_stay_flat(start: Callable[..., Script], own: Crew) -> 
 
     script = start(TEXT, preamble=PREAMBLE, environment=own.environment).wait(seconds=4 * HANG)
 
-    (line,) = (line for line in script.out.splitlines() if line.startswith("SAMPLES "))
-    samples = json.loads(line.removeprefix("SAMPLES "))
-    assert len(samples) > ITEMS / CHUNK / 40 / 2
-    assert max(queued for _, queued, _, _ in samples) <= WINDOW
-    assert max(replies for _, _, replies, _ in samples) <= WINDOW
-    early = [rss for done, _, _, rss in samples if ITEMS / 4 <= done <= ITEMS / 2]
-    late = [rss for done, _, _, rss in samples if done >= ITEMS * 3 / 4]
-    most = max(queued for _, queued, _, _ in samples)
-    print(f"{most} queued at most; {early[0]} KiB, {late[-1]} KiB, {len(samples)} samples")
-    assert max(late) - min(early) < GROWTH
+    counts = stayed_flat(script)
+    print(f"{max(queued for queued, _ in counts)} queued at most")
+    assert max(queued for queued, _ in counts) <= WINDOW
+    assert max(replies for _, replies in counts) <= WINDOW

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -12,7 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.acceptance.conftest import Script
+from tests.cluster import flat
 from tests.cluster.dask import Cluster
+from tests.cluster.flat import CHUNK, NOTES, TELL, stayed_flat
 from tests.torment.oracle import agrees, exactly_once, rows_exactly_once
 from tests.torment.program import all_succeeded, progress, told, wait_for_progress
 from tests.waiting import HANG, wait_until
@@ -92,39 +93,28 @@ def test_coordinators_killed_at_random(
     exactly_once(ITEMS)
 
 
+A_MILLION = f"""
+{NOTES}
+with Client(scheduler_file=os.environ["DASK_FILE"], set_as_default=False) as client:
+    def look(snapshot):
+        if is_time(snapshot):
+            tasks = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+            note(snapshot, tasks)
+
+    options = {{"chunk_size": {CHUNK}, "workers": None, "journal": None, "progress": look}}
+    run(nothing, range({flat.ITEMS}), executor=client, **options)
+{TELL}
+"""
+
+
 @pytest.mark.only_on("sqlite")  # nothing is written
 def test_a_million_items_leave_memory_flat(coordinate: Coordinate, clusters: Clusters) -> None:
     """The scheduler knows no more tasks than the window has, and the coordinator keeps nothing."""
-    text = """
-    samples = []
+    script = coordinate(A_MILLION, clusters(2)).wait(seconds=4 * HANG)
 
-    def memory():
-        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-
-    def nothing(number):
-        pass
-
-    with Client(scheduler_file=os.environ["DASK_FILE"], set_as_default=False) as client:
-        def look(snapshot):
-            if snapshot.done % 10_000 == 0:
-                known = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
-                samples.append([snapshot.done, known, memory()])
-
-        options = {"chunk_size": 250, "workers": None, "journal": None, "progress": look}
-        run(nothing, range(1_000_000), executor=client, **options)
-    print("SAMPLES", json.dumps(samples))
-    """
-    script = coordinate(text, clusters(2)).wait(seconds=4 * HANG)
-
-    (line,) = (line for line in script.out.splitlines() if line.startswith("SAMPLES "))
-    samples = json.loads(line.removeprefix("SAMPLES "))
-    assert len(samples) > 50
-    assert max(known for _, known, _ in samples) <= 2 * WINDOW  # some are being forgotten
-    early = [rss for done, _, rss in samples if 250_000 <= done <= 500_000]
-    late = [rss for done, _, rss in samples if done >= 750_000]
-    print(f"{max(k for _, k, _ in samples)} tasks at most; {early[0]} KiB, {late[-1]} KiB")
-    assert max(late) - min(early) < 8 * 1024
+    known = [known for (known,) in stayed_flat(script)]
+    print(f"{max(known)} tasks at most")
+    assert max(known) <= 2 * WINDOW  # some are being forgotten
 
 
 def test_all_at_once(coordinate: Coordinate, clusters: Clusters, seed: int) -> None:

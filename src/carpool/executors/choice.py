@@ -29,7 +29,7 @@ from carpool.options import ExecutorOption, Options
 from carpool.pacing import IMPATIENT
 from carpool.progress import Progress
 from carpool.types import Job
-from carpool.words import counted
+from carpool.words import needed
 
 
 def executor_for(
@@ -160,8 +160,7 @@ def _refuse_small_pools(options: Options, workers: int) -> None:
             whose = "the caller's" if others == 1 else "the caller's and the journal's"
             fewer = f"Take workers={size - others}, enlarge" if size > others else "Enlarge"
             raise ConfigurationError(
-                f"{counted(workers, 'thread')} {'needs' if workers == 1 else 'need'} "
-                f"{counted(workers + others, 'connection')} to the database "
+                f"{needed(workers, 'thread', workers + others)} to the database "
                 f'{alias!r}, with {whose}, and its pool (OPTIONS["pool"]) has {size}. {fewer} its '
                 'max_size, or use executor="processes", whose workers have connections of their '
                 "own."
