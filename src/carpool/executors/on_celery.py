@@ -275,15 +275,15 @@ class CeleryExecutor(RemoteExecutor):
 
     def _crew_of(self, answers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Return the answers of those who weren't known to be of the queue, and can take part."""
-        queue = self._queue_name()
-        self._refuse_strangers(answers, queue)
-        crew = {
-            name: answer
-            for name, answer in answers.items()
-            if queue in answer.get("queues", ()) and name not in self._crew
-        }
+        self._refuse_strangers(answers, self._queue_name())
+        known = self._crew
+        crew = {name: a for name, a in self._of_the_queue(answers).items() if name not in known}
         self._check(crew)
         return crew
+
+    def _of_the_queue(self, answers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        queue = self._queue_name()
+        return {name: a for name, a in answers.items() if queue in a.get("queues", ())}
 
     def _count_in(self, crew: dict[str, dict[str, Any]]) -> None:
         self._crew |= crew
@@ -631,14 +631,13 @@ class CeleryExecutor(RemoteExecutor):
             return {key: sent for key, sent in self._out.items() if sent.at < latest}
 
     def _look_for(self, overdue: dict[int, _Sent]) -> None:
-        queue = self._queue_name()
         furthest = self._furthest
         answers = self._ask(QUIET, ids=[self._task(key) for key in overdue])
-        crew = {name: a for name, a in answers.items() if queue in a.get("queues", ())}
+        crew = self._of_the_queue(answers)
         if not crew:
             self._say(
-                f"No Celery worker of the queue {queue!r} answers. The run waits for one, and ends "
-                f"when none has answered for {SILENCE * self._patience:.0f} seconds.",
+                f"No Celery worker of the queue {self._queue_name()!r} answers. The run waits for "
+                f"one, and ends when none has answered for {SILENCE * self._patience:.0f} seconds.",
                 once="nobody",
             )
             self._reconnect.set()
