@@ -713,7 +713,8 @@ class Attempt:
         if probe.statements or (error is not None and trouble_of(error) is not None):
             error = self._look_at_the_transaction(position, error)
         if error is None:
-            callbacks.tag(self, [position], marks)
+            if marks != [len(c.run_on_commit) for c in self.connections]:
+                callbacks.tag(self, [position], marks)
             return
         if not self._is_undone_by_dropping(position):
             raise _BadItem(position, describe(error)) from error

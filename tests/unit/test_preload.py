@@ -84,6 +84,26 @@ def test_what_goes_wrong_is_left_to_the_workers(project: Path, path: str, settin
     assert found == ["False False"]
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_is_imported_is_no_garbage_collectors_work(project: Path, asked: bool) -> None:
+    """In the fork server, and so in its workers, where it is on again; with others, as ever."""
+    code = (
+        "import gc, carpool.executors.preloaded\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 10_000)\n"
+    )
+    path = {PATH_VARIABLE: json.dumps([str(project)])} if asked else {}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=project,
+        env={**os.environ, **path, "DJANGO_SETTINGS_MODULE": "preloaded_settings"},
+    )
+    assert done.stdout.split() == ["True", str(asked)]
+
+
 def test_it_tells_when_it_is_done(project: Path) -> None:
     """Well or not: whoever waits for it must not wait for ever."""
     for number, path in enumerate(("[]", "nonsense")):

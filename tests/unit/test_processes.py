@@ -304,11 +304,11 @@ class Scripted(slot.Slot):
 
     @property
     def doomed(self) -> bool:
-        return bool(self._array[slot._DOOMED])
+        return bool(self.array[slot._DOOMED])
 
     @doomed.setter
     def doomed(self, value: bool) -> None:
-        self._array[slot._DOOMED] = value
+        self.array[slot._DOOMED] = value
         if value:
             self.then()
 
@@ -317,11 +317,11 @@ def overdue(crew: Crew, then: Any = lambda: None) -> Scripted:
     """Give the worker a chunk whose item 1 runs past its time limit."""
     crew.executor.poll()
     crew.executor.submit(chunk(5))
-    state = Scripted(crew.slot()._array)
+    state = Scripted(crew.slot().array)
     state.then = then
     crew.workers[0].slot = state
     state.begin_item(1)
-    state._array[slot._SINCE] -= 100
+    state.array[slot._SINCE] -= 100
     return state
 
 

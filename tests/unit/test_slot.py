@@ -12,9 +12,19 @@ from carpool.executors.slot import Slot, SlotObserver, State
 from carpool.observer import Stop
 
 
-@pytest.fixture
-def numbers() -> Slot:
-    return Slot(RawArray("d", slot.SIZE))
+@pytest.fixture(params=[lambda array: array, slot.view], ids=["array", "view"])
+def numbers(request: pytest.FixtureRequest) -> Slot:
+    return Slot(request.param(RawArray("d", slot.SIZE)))
+
+
+def test_what_the_worker_writes_is_what_the_parent_reads() -> None:
+    """The worker's view and the parent's array are the same memory, both ways."""
+    array = RawArray("d", slot.SIZE)
+    theirs, ours = Slot(slot.view(array)), Slot(array)
+    SlotObserver(theirs).item(12)
+    ours.doomed = True
+    assert (ours.state, ours.position, ours.since) == (State.ITEM, 12, theirs.since)
+    assert theirs.doomed
 
 
 def test_a_new_slot_says_that_nothing_runs(numbers: Slot) -> None:

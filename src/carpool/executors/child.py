@@ -25,7 +25,7 @@ from carpool import databases
 from carpool.environment import Environment
 from carpool.errors import describe
 from carpool.executors.orphans import end_with_parent
-from carpool.executors.slot import Slot, SlotObserver, State
+from carpool.executors.slot import Slot, SlotObserver, State, view
 from carpool.functions import loads
 from carpool.items import sent_items
 from carpool.types import ChunkResult, Fault, Job
@@ -115,7 +115,7 @@ def main(
         _redirect(output)
     end_with_parent(connection)
     try:
-        _serve(connection, Slot(numbers))
+        _serve(connection, Slot(view(numbers)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone; nobody is left to tell
     finally:
