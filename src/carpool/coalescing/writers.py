@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from carpool.coalescing.literals import Literals, can_write_literals, written_by
 from carpool.coalescing.rows import INTEGERS, R
 from carpool.coalescing.shapes import InsertShape, NewRow
 
@@ -29,6 +30,9 @@ MOST_ROWS = 1000
 
 FEWEST_ROWS_TO_COPY = 8
 """COPY takes two round trips more than an INSERT."""
+
+FEWEST_ROWS_BY_COLUMN = 3
+"""Writing values column by column costs 12 µs a statement and gains 4 µs a row."""
 
 
 class Writer(Protocol):
@@ -91,10 +95,20 @@ class MultiRow:
     def _insert(self, rows: Sequence[NewRow]) -> None:
         self._rows = rows
         shape = rows[0].shape
-        sql = f"{shape.insert} VALUES {', '.join([shape.placeholders] * len(rows))}"
+        driver = self._unit.connection.connection
+        if len(rows) >= FEWEST_ROWS_BY_COLUMN and can_write_literals(driver):
+            with written_by(driver):
+                self._send("%s", [Literals(driver, [row.values for row in rows])])
+        else:
+            values = ", ".join([shape.placeholders] * len(rows))
+            self._send(values, [value for row in rows for value in row.values])
+
+    def _send(self, values: str, params: list[Any]) -> None:
+        """Send the INSERT of what is in hand, with so many placeholders."""
+        rows, shape = self._rows, self._rows[0].shape
+        sql = f"{shape.insert} VALUES {values}"
         if shape.suffix:
             sql += f" {shape.suffix}"
-        params = [value for row in rows for value in row.values]
         if rows[0].late is None:
             self._unit.execute(sql, params)
         else:
