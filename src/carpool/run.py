@@ -27,6 +27,7 @@ from django.db import Error
 
 from carpool import databases
 from carpool.calling import calls_of
+from carpool.coalescing import kept
 from carpool.errors import describe
 from carpool.exceptions import (
     CarpoolError,
@@ -381,6 +382,8 @@ class _Run:
         self._began = time.monotonic()
         failure: BaseException | None = None
         with self._interrupts, ExitStack() as surroundings:
+            if self._options.coalesce:
+                surroundings.enter_context(kept())
             try:
                 self._start()
                 if not self._executor.alone:

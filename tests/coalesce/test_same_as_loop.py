@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from carpool.coalescing import coalesce, saving
+from carpool.coalescing import coalesce, making, plans
 from tests.app.functions import committing
 from tests.app.receivers import Recorded
 from tests.integration.cases import CASES, Case, start_afresh
@@ -65,7 +65,8 @@ def possible(case: Case) -> Case:
 def test_good_items_in_one_block(case: Case, short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """All items queue side by side and are written as a loop would write them."""
     if not short:  # as for a class with methods of its own in place of Model's
-        monkeypatch.setattr(saving.Plan, "of", lambda *_: None)
+        monkeypatch.setattr(plans.Plan, "of", lambda *_: None)
+        monkeypatch.setattr(making.Maker, "of", lambda *_: None)
     function = Recorded(possible(case).function)
     start_afresh()
     expected = loop(function, good(case), using=BOTH)

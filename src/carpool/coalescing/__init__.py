@@ -34,6 +34,7 @@ from carpool.coalescing.block import Coalesce, coalesce
 from carpool.coalescing.figures import EarlyFlush, Figures
 from carpool.coalescing.flushing import RowIsGone
 from carpool.coalescing.registry import unit_of
+from carpool.coalescing.saving import kept
 from carpool.coalescing.unit import Unit
 
-__all__ = ["Coalesce", "EarlyFlush", "Figures", "RowIsGone", "Unit", "coalesce", "unit_of"]
+__all__ = ["Coalesce", "EarlyFlush", "Figures", "RowIsGone", "Unit", "coalesce", "kept", "unit_of"]

@@ -6,7 +6,8 @@ attribute's descriptor is replaced, for the time of the block, by one that flush
 read. So does the key itself when it is pickled or deep-copied inside the instance's ``__dict__``,
 and the class' ``__reduce_ex__``, which is also how ``copy.copy()`` copies.
 
-After the block all keys have arrived. A row that was rolled back has None for a key.
+After the block all keys have arrived. A row that was rolled back has None for a key. The
+descriptors go with the last block, or the last run (`saving.kept`).
 
 The same descriptor sees an object get another key (``obj.pk = 7; obj.save()``): it may be another
 row from then on, or none yet. What was changed before the block, or before the block has first
@@ -23,8 +24,8 @@ from typing import Any
 from django.db import models
 
 _lock = threading.Lock()
-_installed: dict[type[models.Model], tuple[int, Any, Any]] = {}
-"""By model: how many blocks need the hooks, and what was there before."""
+_installed: dict[type[models.Model], tuple[int, str, Any, Any]] = {}
+"""By model: how many blocks need the hooks, the key's attribute, and what was there before."""
 
 _moved: dict[int, weakref.ref[models.Model]] = {}
 """By id: objects whose key was changed after they had been saved or loaded."""
@@ -43,6 +44,16 @@ def is_moved(instance: models.Model) -> bool:
 def has_settled(instance: models.Model) -> None:
     """Take note that an object has a row with its key."""
     _moved.pop(id(instance), None)
+
+
+def _note_move(instance: models.Model) -> None:
+    number = id(instance)
+
+    def forget(gone: weakref.ref[models.Model]) -> None:
+        if _moved.get(number) is gone:
+            del _moved[number]
+
+    _moved[number] = weakref.ref(instance, forget)
 
 
 class LateKey:
@@ -87,7 +98,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-class _Attribute:
+class Attribute:
     """A field's attribute for the time of the block: never shows a `LateKey`."""
 
     def __init__(self, attname: str, original: Any) -> None:
@@ -113,7 +124,7 @@ class _Attribute:
         data = instance.__dict__
         before = data.get(self.attname, value)
         if before != value and before.__class__ is not LateKey and not data["_state"].adding:
-            _moved[id(instance)] = weakref.ref(instance)
+            _note_move(instance)
         if self.sets:  # a foreign key's, which forgets the object that it pointed at
             self.original.__set__(instance, value)
         else:
@@ -129,8 +140,8 @@ class _Attribute:
 def install(model: type[models.Model], attname: str) -> None:
     """Hide late keys of a model, in all threads, until `remove` is called as often."""
     with _lock:
-        count, attribute, reduce = _installed.get(model, (0, _MISSING, _MISSING))
-        if count == 0:
+        count, _, attribute, reduce = _installed.get(model, (0, attname, _MISSING, _MISSING))
+        if attribute is _MISSING:
             attribute = vars(model)[attname]
             reduce = vars(model).get("__reduce_ex__", _MISSING)
             inherited = model.__reduce_ex__
@@ -139,22 +150,29 @@ def install(model: type[models.Model], attname: str) -> None:
                 getattr(self, attname)  # a late key arrives
                 return inherited(self, protocol)
 
-            setattr(model, attname, _Attribute(attname, attribute))
+            setattr(model, attname, Attribute(attname, attribute))
             setattr(model, "__reduce_ex__", reduce_ex)  # noqa: B010 (mypy knows its type)
-        _installed[model] = (count + 1, attribute, reduce)
+        _installed[model] = (count + 1, attname, attribute, reduce)
 
 
 def remove(model: type[models.Model], attname: str) -> None:
-    """Undo one `install`."""
+    """Undo one `install`; what nobody needs is in place until `sweep`."""
     with _lock:
-        count, attribute, reduce = _installed.pop(model)
-        if count > 1:
-            _installed[model] = (count - 1, attribute, reduce)
-            return
+        count, _, attribute, reduce = _installed[model]
+        _installed[model] = (count - 1, attname, attribute, reduce)
+
+
+def sweep() -> None:
+    """Take away what nobody needs."""
+    with _lock:
+        for model, (count, attname, attribute, reduce) in list(_installed.items()):
+            if count:
+                continue
+            del _installed[model]
+            setattr(model, attname, attribute)
+            if reduce is _MISSING:
+                del model.__reduce_ex__
+            else:
+                model.__reduce_ex__ = reduce  # type: ignore[method-assign]
         if not _installed:
             _moved.clear()
-        setattr(model, attname, attribute)
-        if reduce is _MISSING:
-            del model.__reduce_ex__
-        else:
-            model.__reduce_ex__ = reduce  # type: ignore[method-assign]

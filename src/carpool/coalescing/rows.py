@@ -87,6 +87,8 @@ class Sizes:
     def of(self, values: list[Any]) -> int:
         """Return a row's size."""
         size = self._constant
+        if not self._unbounded:
+            return size
         for number in self._unbounded:
             value = values[number]
             if value is not None:
@@ -275,6 +277,9 @@ class Index:
 class Table:
     """The queued rows of one table, in order.
 
+    What is asked of the rows by key or by a column is looked up in what is made when it is first
+    asked for: most tables of a block are only ever appended to.
+
     Args:
         others: tells the values that a row which is there already has in a column, as far as they
             are known.
@@ -282,18 +287,27 @@ class Table:
 
     def __init__(self, others: Callable[[Row, str], Iterable[Any] | None]) -> None:
         self.rows: list[Row] = []
-        self.by_key: dict[Any, Row] = {}
+        self._by_key: dict[Any, Row] = {}
+        self._keyed = 0  # rows that are in it
         self._others = others
         self._indexes: dict[str, Index] = {}
 
     def append(self, row: Row) -> None:
         self.rows.append(row)
-        key_of = row.shape.key_of
-        if key_of is not None:
-            self.by_key[key_of(row.values)] = row
         if self._indexes:
             for column, index in self._indexes.items():
                 self._enter(column, index, row)
+
+    @property
+    def by_key(self) -> dict[Any, Row]:
+        """The rows whose primary key is among their values."""
+        if self._keyed < len(self.rows):
+            for row in self.rows[self._keyed :]:
+                key_of = row.shape.key_of
+                if key_of is not None:
+                    self._by_key[key_of(row.values)] = row
+            self._keyed = len(self.rows)
+        return self._by_key
 
     def change(self, row: Row, number: int, value: Any) -> None:
         row.values[number] = value

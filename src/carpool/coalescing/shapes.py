@@ -62,6 +62,8 @@ class InsertShape(Shape):
                 *column.get_db_converters(connection),
             ]
 
+        self.converts = bool(self._converters)
+
     def converted(self, key: Any) -> Any:
         """Return a key as reading it from the database would."""
         for converter in self._converters:
@@ -150,7 +152,10 @@ class NewRow(Row):
         tag: Hashable,
         late: LateKey | None,
     ) -> None:
-        super().__init__(number, shape, values, tag)
+        self.number = number
+        self.shape = shape
+        self.values = values
+        self.tag = tag
         self.late = late
 
 

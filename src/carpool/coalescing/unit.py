@@ -53,6 +53,7 @@ from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
 from carpool.coalescing.flushing import Flusher, give_no_keys, rows_that
 from carpool.coalescing.knowledge import Knowledge
+from carpool.coalescing.plans import Plan
 from carpool.coalescing.registry import register, unregister
 from carpool.coalescing.rows import Row, Shape, Table
 from carpool.coalescing.shapes import ChangedRow, InsertShape, NewRow, UpdateShape
@@ -125,7 +126,8 @@ class Unit:
         self.lowest: dict[str, int] = {}  # by table, the lowest reserved key that was written
         self.auto_increment: int | None = None
         self._figures: list[Figures] = []
-        self._plans: dict[tuple[type[models.Model], type[models.Model]], saving.Plan | None] = {}
+        self._plans: dict[tuple[type[models.Model], type[models.Model]], Plan | None] = {}
+        self._plans_of_all: dict[type[models.Model], Plan | None] = {}
         self._update_shapes: dict[tuple[Any, ...], UpdateShape | None] = {}
         self._shapes: dict[Any, list[tuple[Any, Any, Any, InsertShape | None]]] = {}
         self._tables: dict[str, Table] = {}
@@ -216,7 +218,6 @@ class Unit:
             with connection.execute_wrapper(self):
                 yield
         finally:
-            saving.remove()
             self.discard()
             unregister(connection)
             for thing, name, value in before:
@@ -227,6 +228,7 @@ class Unit:
             for model, attname in self._watched:
                 late.remove(model, attname)
             self._watched.clear()
+            saving.remove()
 
     @contextmanager
     def counting(self, figures: Figures) -> Iterator[None]:
@@ -273,7 +275,13 @@ class Unit:
             self.given_up = {}  # Django refuses it, but tells of a bad value first
             return None
         shape = self.shape(model, fields, returning or [], on_conflict, len(objs))
-        if shape is None or (shape.late is not None and self._read_at_once[shape.table] >= OFTEN):
+        if shape is None:
+            return None
+        if shape.late is not None and (
+            self._read_at_once[shape.table] >= OFTEN
+            # It would be told of a late key, which nobody is to see.
+            or any(type(obj).__setattr__ is not object.__setattr__ for obj in objs)
+        ):
             return None
         prepared = []
         given: Given = {}
@@ -285,42 +293,59 @@ class Unit:
                 self.given_up = given
                 return None
             prepared.append(values)
-        returned = [self._enter(shape, obj, v) for obj, v in zip(objs, prepared, strict=True)]
+        returned = [(self._enter(shape, obj, v),) for obj, v in zip(objs, prepared, strict=True)]
         self._entered()
         return returned if returning else []
 
-    def plan_of(self, kind: type[models.Model], model: type[models.Model]) -> saving.Plan | None:
+    def plan_of(self, kind: type[models.Model], model: type[models.Model]) -> Plan | None:
         """Return how objects of a class are saved in a model's table; None: as Django does it."""
         try:
-            return self._plans[kind, model]
+            plan = self._plans[kind, model]
+            if plan is None or plan.is_current():
+                return plan
         except KeyError:
-            plan = self._plans[kind, model] = (
-                saving.Plan.of(self, kind, model) if self.has_strategy else None
-            )
-            return plan
+            pass
+        plan = Plan.of(self, kind, model) if self.has_strategy else None
+        self._plans[kind, model] = plan
+        return plan
+
+    def plan_of_all(self, kind: type[models.Model]) -> Plan | None:
+        """Return the plan that is all of how objects of a class are saved, if there is one."""
+        try:
+            plan = self._plans_of_all[kind]
+            if plan is None or plan.is_current():
+                return plan
+        except KeyError:
+            pass
+        plan = self.plan_of(kind, kind._meta.concrete_model or kind)
+        if plan is not None and not plan.is_all:
+            plan = None
+        self._plans_of_all[kind] = plan
+        return plan
 
     def takes_rows(self) -> bool:
         """Tell whether rows may be queued just now; if not, Django's own way says why."""
+        connection = self.connection
         return not (
             self._suspended
             or self.broken is not None
-            or self.connection.needs_rollback
-            or self._lost_its_transaction()
+            or connection.needs_rollback
+            or (connection.connection is not self._driver and self._lost_its_transaction())
         )
 
-    def insert(self, shape: InsertShape, obj: models.Model) -> tuple[Any, ...] | None:
-        """Queue a single row, if that can be done quickly; return what RETURNING would.
+    def insert(self, shape: InsertShape, obj: models.Model) -> Any:
+        """Queue a single row, if that can be done quickly; return what RETURNING would, or None.
 
-        None: nothing has happened, and `take` is the way. Ask `takes_rows` before.
+        `MISSING`: nothing has happened, and `take` is the way. Ask `takes_rows` before.
         """
         if shape.late is not None and self._read_at_once[shape.table] >= OFTEN:
-            return None
+            return MISSING
         values = shape.values.quick(obj)
         if values is None:
-            return None
+            return MISSING
         returned = self._enter(shape, obj, values)
         self._entered()
-        return returned or ()
+        return returned
 
     def _entered(self) -> None:
         for figures in self._figures:
@@ -413,37 +438,39 @@ class Unit:
         given = auto if auto in fields and returning else None
         return InsertShape(self.connection, model, fields, conflict, given=given)
 
-    def _enter(self, shape: InsertShape, obj: Any, values: list[Any]) -> tuple[Any, ...] | None:
-        """Queue one row; return what RETURNING would."""
+    def _enter(self, shape: InsertShape, obj: Any, values: list[Any]) -> Any:
+        """Queue one row; return what RETURNING would, or None."""
         name = shape.table
-        returned: tuple[Any, ...] | None = None
+        returned: Any = None
         waiting: late.LateKey | None = None
         if shape.reserve is not None:
             assert self._keys is not None
             if name in self._mixed:
                 self.flush(EarlyFlush(name, place()))
-            key = self._keys.next(name, shape.reserve.column)
-            values.append(key)
-            returned = (shape.converted(key),)
+            returned = self._keys.next(name, shape.reserve.column)
+            values.append(returned)
+            if shape.converts:
+                returned = shape.converted(returned)
         elif shape.late is not None:
-            waiting = late.LateKey(obj, shape.late.attname, self._flush_for)
+            returned = waiting = late.LateKey(obj, shape.late.attname, self._flush_for)
             self.watch(shape.late)
-            returned = (waiting,)
         else:
             if self._keys is not None:
                 given = shape.key_of(values) if shape.key_of is not None else None
                 if self._keys.given(name, given):
                     self._mixed.add(name)
             if shape.given is not None:
-                returned = (shape.converted(values[shape.columns[shape.given.column]]),)
+                returned = shape.converted(values[shape.columns[shape.given.column]])
         self._append(NewRow(self._number, shape, values, self.tag, waiting))
         return returned
 
     def _append(self, row: Row) -> None:
-        self._number = max(self._number, row.number + 1)
+        if row.number >= self._number:
+            self._number = row.number + 1
         shape = row.shape
-        table = self._tables.get(shape.table)
-        if table is None:
+        try:
+            table = self._tables[shape.table]
+        except KeyError:
             table = self._tables[shape.table] = Table(self._other_values)
         table.append(row)
         if type(row) is ChangedRow:

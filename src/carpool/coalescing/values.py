@@ -20,6 +20,7 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.expressions import Col, CombinedExpression, Value
 
+from carpool.coalescing.making import is_plain
 from carpool.coalescing.rows import INTEGERS, Field, Row
 
 _PLAIN: dict[str, type] = {
@@ -67,21 +68,35 @@ class Preparer:
         self._add = add
         self._columns = [_Column(field, connection) for field in fields]
         self._stamps = [column.field for column in self._columns if column.is_stamp(add=add)]
+        self._attnames = [field.attname for field in fields]
+        self._plainly_read: dict[type[models.Model], bool] = {}
         is_quick = not any(column.pre_save and not column.is_timed for column in self._columns)
-        self._pick = _picker([field.attname for field in fields]) if is_quick else None
-        self._known: dict[tuple[type, ...], list[tuple[int, _Column]]] = {}
+        self._pick = _picker(self._attnames) if is_quick else None
+        self._known: dict[tuple[type, ...], list[tuple[int, Callable[[Any], Any], _Column]]] = {}
 
     def quick(self, obj: models.Model) -> list[Any] | None:
         """Return an instance's prepared values; None where it has to be done field by field."""
-        if self._pick is None:
+        if self._pick is None or not self._reads_plainly(obj.__class__):
             return None
-        for field in self._stamps:
-            field.pre_save(obj, self._add)
+        if self._stamps:
+            for field in self._stamps:
+                field.pre_save(obj, self._add)
         try:
             picked = self._pick(obj.__dict__)
         except KeyError:  # deferred
             return None
         return self.ready(picked)
+
+    def _reads_plainly(self, kind: type[models.Model]) -> bool:
+        """Tell whether what is in the ``__dict__`` is what a class' attributes give."""
+        try:
+            return self._plainly_read[kind]
+        except KeyError:
+            found = self._plainly_read[kind] = (
+                kind.__getattribute__ is object.__getattribute__
+                and all(is_plain(kind, attname) for attname in self._attnames)
+            )
+            return found
 
     def ready(self, picked: Sequence[Any]) -> list[Any] | None:
         """Return values prepared; None if there is one that can't be queued."""
@@ -90,17 +105,20 @@ class Preparer:
             work = self._known[classes]
         except KeyError:
             work = [
-                (number, column)
+                (number, column.quick or _nothing, column)
                 for number, (column, kind) in enumerate(zip(self._columns, classes, strict=True))
                 if not column.takes_as_it_is(kind)
             ]
             if len(self._known) < MOST_CLASSES:
                 self._known[classes] = work
         values = list(picked)
-        for number, column in work:
-            value = values[number] = column.prepared(values[number], self._connection)
-            if value is MISSING:
-                return None
+        for number, quick, column in work:
+            value = quick(values[number])
+            if value is None:
+                value = column.prepared(values[number], self._connection)
+                if value is MISSING:
+                    return None
+            values[number] = value
         return values
 
     def one_by_one(self, obj: models.Model, given: Given, *, raw: bool = False) -> list[Any] | None:
@@ -108,14 +126,14 @@ class Preparer:
 
         What its fields' own pre_save() gave is in ``given`` then.
         """
-        data = obj.__dict__
+        data = obj.__dict__ if self._reads_plainly(obj.__class__) else {}
         values: list[Any] = []
         queueable = True
         for column in self._columns:
             if column.pre_save is None or raw:
                 try:
                     value = data[column.field.attname]
-                except KeyError:  # deferred
+                except KeyError:  # deferred, or with a descriptor of its own
                     value = getattr(obj, column.field.attname)
             else:
                 value = given[id(column.field), id(obj)] = column.pre_save(obj, add=self._add)
@@ -208,7 +226,7 @@ def _aware(value: Any) -> Any:
 def _in_utc(value: Any) -> str | None:
     """Do as adapt_datetimefield_value() of SQLite and MySQL: naive, in the connection's zone."""
     if type(value) is datetime.datetime and value.tzinfo is datetime.UTC:
-        return str(value.replace(tzinfo=None))
+        return value.isoformat(" ")[:-6]  # without +00:00
     return None
 
 

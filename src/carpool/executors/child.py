@@ -17,11 +17,13 @@ import os
 import pickle
 import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from carpool import databases
+from carpool.coalescing import kept
 from carpool.environment import Environment
 from carpool.errors import describe
 from carpool.executors.orphans import end_with_parent
@@ -148,12 +150,13 @@ def _serve(connection: Connection, slot: Slot) -> None:
         connection.send(CannotBegin(describe(error, "run")))
         return
     connection.send(Ready())
-    while (message := connection.recv()) is not None:
-        number, payloads, note = message
-        items = sent_items(job.queryset, payloads, lock=job.lock)
-        result = worker.perform(number, len(payloads), items, note)
-        connection.send(Finished(None if teller.holds(result) else result))
-        slot.enter(State.IDLE)
+    with kept() if job.coalesce else nullcontext():
+        while (message := connection.recv()) is not None:
+            number, payloads, note = message
+            items = sent_items(job.queryset, payloads, lock=job.lock)
+            result = worker.perform(number, len(payloads), items, note)
+            connection.send(Finished(None if teller.holds(result) else result))
+            slot.enter(State.IDLE)
 
 
 class _Teller(SlotObserver):
