@@ -12,6 +12,8 @@ import pickle
 import pydoc
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, time
 from typing import Any
 from unittest import mock
 
@@ -20,7 +22,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.core.files.base import ContentFile
-from django.db import connections, models, transaction
+from django.db import IntegrityError, connections, models, transaction
 from django.db.models.base import DEFERRED
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_init, post_save, pre_init, pre_save
@@ -70,6 +72,9 @@ pytestmark = [
 ]
 
 SITUATIONS: list[Situation] = []
+
+LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
+LATER = datetime(2031, 2, 3, tzinfo=UTC)
 
 
 def situation(function: Situation) -> Situation:
@@ -968,6 +973,47 @@ def saved_with_patched_classes(see: Witness) -> None:
                 see((name, patched.call_args_list))
         with mock.patch.object(owner, "__init__", return_value=None) as patched:
             see(list(Author(name="a").__dict__), patched.call_args_list)
+
+
+@situation
+def saved_with_times_that_are_switched_on(see: Witness) -> None:
+    stamps = [f for f in Stamped._meta.fields if getattr(f, "auto_now", False)]
+    stamped = Stamped(name="a", changed_at=LONG_AGO, changed_on=LONG_AGO, changed_time=time.min)
+    with ExitStack() as off:
+        for field in stamps:
+            off.enter_context(mock.patch.object(field, "auto_now", False))
+        stamped.save()
+        stamped.save()
+        see([getattr(stamped, field.attname) for field in stamps])
+    for save in (stamped.save, Stamped(name="b").save):
+        with mock.patch("django.utils.timezone.now", return_value=LATER):
+            save()
+        see(list(Stamped.objects.order_by("pk").values_list("changed_at", flat=True)))
+
+
+@situation
+def saved_with_a_mocked_pre_save(see: Witness) -> None:
+    for _ in range(2):
+        for field, value in [("changed_at", LONG_AGO), ("happened_at", LONG_AGO)]:
+            on: Any = Stamped._meta.get_field(field)
+            with mock.patch.object(on, "pre_save", return_value=value) as pre_save:
+                stamped = Stamped.objects.create(name=field)
+                stamped.save()
+            see(field, pre_save.call_count)
+            see(list(Stamped.objects.order_by("pk").values_list(field, flat=True)[:1]))
+
+
+@situation
+def saved_with_times_that_are_taken_once(see: Witness) -> None:
+    Stamped(name="before").save()
+    with mock.patch("django.utils.timezone.now", return_value=LATER) as now:
+        amounts: list[Any] = [1, models.Value(1), "not a number", None]
+        for amount in amounts:
+            stamped = Stamped(name="a", amount=amount)
+            for _ in range(2):
+                with suppress(ValueError, IntegrityError), transaction.atomic():
+                    stamped.save()
+                see(now.call_count, stamped.created_at, stamped.changed_at)
 
 
 @situation
