@@ -976,6 +976,77 @@ def saved_with_patched_classes(see: Witness) -> None:
 
 
 @situation
+def saved_with_patches_of_what_is_called_late(see: Witness) -> None:
+    author = Author.objects.create(name="before")
+    author.save()
+    for owner in (Author, models.Model):
+        for name in ("_do_insert", "_do_update", "_get_pk_val"):
+            method = getattr(owner, name)
+            with mock.patch.object(owner, name, autospec=True, side_effect=method) as patched:
+                Author(name="a").save()
+                author.save()
+                author.save(update_fields=["name"])
+            see((name, patched.called))
+
+
+class Wrapped:
+    """A function behind a proxy that passes for it, as those of tracing libraries do (wrapt)."""
+
+    def __init__(self, function: Callable[..., Any], calls: list[str]) -> None:
+        self.function = function
+        self.calls = calls
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self.function)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.function, name)
+
+    def __eq__(self, other: object) -> bool:
+        return self.function == other
+
+    def __hash__(self) -> int:
+        return hash(self.function)
+
+    def __get__(self, instance: Any, owner: type[Any]) -> Wrapped:
+        bound: Any = self.function
+        return Wrapped(bound.__get__(instance, owner), self.calls)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append(self.function.__name__)
+        return self.function(*args, **kwargs)
+
+
+@situation
+def saved_with_wrapped_methods(see: Witness) -> None:
+    Author.objects.create(name="before")
+    for name in ("__init__", "save", "save_base", "_save_table", "_do_insert"):
+        calls: list[str] = []
+        with mock.patch.object(models.Model, name, Wrapped(vars(models.Model)[name], calls)):
+            Author(name="a").save()
+        see(calls)
+
+
+def test_a_wrapper_around_djangos_methods_is_called_and_stays() -> None:
+    """Whatever it pretends to be, it is nobody's but the library's; before a block, and in one."""
+    for name in ("__init__", "save", "save_base", "_save_table", "_do_insert"):
+        original = vars(models.Model)[name]
+        calls: list[str] = []
+        try:
+            with carpool.coalesce():
+                wrapped = Wrapped(vars(models.Model)[name], calls)
+                setattr(models.Model, name, wrapped)
+            for _ in range(2):
+                with carpool.coalesce():
+                    Author.objects.create(name="a")
+            assert vars(models.Model)[name] is wrapped
+        finally:
+            setattr(models.Model, name, original)
+        assert calls == [name] * 2
+
+
+@situation
 def saved_with_times_that_are_switched_on(see: Witness) -> None:
     stamps = [f for f in Stamped._meta.fields if getattr(f, "auto_now", False)]
     stamped = Stamped(name="a", changed_at=LONG_AGO, changed_on=LONG_AGO, changed_time=time.min)
