@@ -722,6 +722,22 @@ def saved_with_keys_of_their_own(see: Witness) -> None:
 
 
 @situation
+def whose_key_is_set_and_deleted_by_hand(see: Witness) -> None:
+    Author.objects.create(name="before").save()
+    author = Author.__new__(Author)
+    see.error(delattr, author, "id")
+    for key in (5, 6):
+        see.error(setattr, author, "id", key)
+    see(dict(author.__dict__))
+    for _ in range(2):
+        see.error(delattr, author, "id")
+    restaurant = Restaurant.objects.create(name="r")
+    restaurant.save()
+    see.error(delattr, restaurant, Restaurant._meta.pk.attname)
+    see.error(getattr, restaurant, Restaurant._meta.pk.attname)
+
+
+@situation
 def saved_as_another_row(see: Witness) -> None:
     see.signals(pre_save, post_save)
     author = Author.objects.create(name="a")
@@ -1294,6 +1310,30 @@ def test_a_patch_that_ends_after_the_block_leaves_nothing_that_works() -> None:
         assert models.Model.__init__ is original
     finally:
         models.Model.__init__ = original  # type: ignore[method-assign]
+
+
+def test_a_patch_of_the_key_may_end_after_the_block() -> None:
+    """It stays to its end; and what a mock puts back then goes with the next block."""
+    before = vars(Author)["id"]
+    key = mock.patch.object(Author, "id", new_callable=mock.PropertyMock, return_value=9)
+    reduce = mock.patch.object(Author, "__reduce_ex__", return_value=(str, ("mine",)))
+    try:
+        with carpool.coalesce():
+            Author.objects.create(name="a")
+            key.start()
+            reduce.start()
+        assert Author(name="b").id == 9
+        assert pickle.loads(pickle.dumps(Author(name="b"))) == "mine"
+        key.stop()
+        reduce.stop()
+        with carpool.coalesce():
+            Author.objects.create(name="c")
+        assert vars(Author)["id"] is before
+        assert "__reduce_ex__" not in vars(Author)
+    finally:
+        Author.id = before
+        if "__reduce_ex__" in vars(Author):
+            del Author.__reduce_ex__
 
 
 def test_a_class_that_is_patched_in_a_block_stays_patched() -> None:
