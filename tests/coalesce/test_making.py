@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, time
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -326,6 +327,15 @@ def with_a_default_that_is_patched(see: Witness) -> None:
     with mock.patch.object(field, "default", 5):
         see(Author(), Author(name="a"), Author(books_written=1))
     see(Author())
+
+
+@situation
+def with_defaults_whose_getter_is_patched(see: Witness) -> None:
+    for kind, name, value in [(Author, "books_written", 5), (Ticket, "id", UUID(int=5))]:
+        kind()
+        field: Any = kind._meta.get_field(name)
+        with mock.patch.object(field, "get_default", return_value=value) as get_default:
+            see(getattr(kind(), name), get_default.call_count)
 
 
 @situation
