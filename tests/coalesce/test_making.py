@@ -12,15 +12,18 @@ import pickle
 import pydoc
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, time
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.core.files.base import ContentFile
-from django.db import connections, models, transaction
+from django.db import IntegrityError, connections, models, transaction
 from django.db.models.base import DEFERRED
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_init, post_save, pre_init, pre_save
@@ -70,6 +73,9 @@ pytestmark = [
 ]
 
 SITUATIONS: list[Situation] = []
+
+LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
+LATER = datetime(2031, 2, 3, tzinfo=UTC)
 
 
 def situation(function: Situation) -> Situation:
@@ -321,6 +327,15 @@ def with_a_default_that_is_patched(see: Witness) -> None:
     with mock.patch.object(field, "default", 5):
         see(Author(), Author(name="a"), Author(books_written=1))
     see(Author())
+
+
+@situation
+def with_defaults_whose_getter_is_patched(see: Witness) -> None:
+    for kind, name, value in [(Author, "books_written", 5), (Ticket, "id", UUID(int=5))]:
+        kind()
+        field: Any = kind._meta.get_field(name)
+        with mock.patch.object(field, "get_default", return_value=value) as get_default:
+            see(getattr(kind(), name), get_default.call_count)
 
 
 @situation
@@ -717,6 +732,22 @@ def saved_with_keys_of_their_own(see: Witness) -> None:
 
 
 @situation
+def whose_key_is_set_and_deleted_by_hand(see: Witness) -> None:
+    Author.objects.create(name="before").save()
+    author = Author.__new__(Author)
+    see.error(delattr, author, "id")
+    for key in (5, 6):
+        see.error(setattr, author, "id", key)
+    see(dict(author.__dict__))
+    for _ in range(2):
+        see.error(delattr, author, "id")
+    restaurant = Restaurant.objects.create(name="r")
+    restaurant.save()
+    see.error(delattr, restaurant, Restaurant._meta.pk.attname)
+    see.error(getattr, restaurant, Restaurant._meta.pk.attname)
+
+
+@situation
 def saved_as_another_row(see: Witness) -> None:
     see.signals(pre_save, post_save)
     author = Author.objects.create(name="a")
@@ -971,6 +1002,118 @@ def saved_with_patched_classes(see: Witness) -> None:
 
 
 @situation
+def saved_with_patches_of_what_is_called_late(see: Witness) -> None:
+    author = Author.objects.create(name="before")
+    author.save()
+    for owner in (Author, models.Model):
+        for name in ("_do_insert", "_do_update", "_get_pk_val"):
+            method = getattr(owner, name)
+            with mock.patch.object(owner, name, autospec=True, side_effect=method) as patched:
+                Author(name="a").save()
+                author.save()
+                author.save(update_fields=["name"])
+            see((name, patched.called))
+
+
+class Wrapped:
+    """A function behind a proxy that passes for it, as those of tracing libraries do (wrapt)."""
+
+    def __init__(self, function: Callable[..., Any], calls: list[str]) -> None:
+        self.function = function
+        self.calls = calls
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self.function)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.function, name)
+
+    def __eq__(self, other: object) -> bool:
+        return self.function == other
+
+    def __hash__(self) -> int:
+        return hash(self.function)
+
+    def __get__(self, instance: Any, owner: type[Any]) -> Wrapped:
+        bound: Any = self.function
+        return Wrapped(bound.__get__(instance, owner), self.calls)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append(self.function.__name__)
+        return self.function(*args, **kwargs)
+
+
+@situation
+def saved_with_wrapped_methods(see: Witness) -> None:
+    Author.objects.create(name="before")
+    for name in ("__init__", "save", "save_base", "_save_table", "_do_insert"):
+        calls: list[str] = []
+        with mock.patch.object(models.Model, name, Wrapped(vars(models.Model)[name], calls)):
+            Author(name="a").save()
+        see(calls)
+
+
+def test_a_wrapper_around_djangos_methods_is_called_and_stays() -> None:
+    """Whatever it pretends to be, it is nobody's but the library's; before a block, and in one."""
+    for name in ("__init__", "save", "save_base", "_save_table", "_do_insert"):
+        original = vars(models.Model)[name]
+        calls: list[str] = []
+        try:
+            with carpool.coalesce():
+                wrapped = Wrapped(vars(models.Model)[name], calls)
+                setattr(models.Model, name, wrapped)
+            for _ in range(2):
+                with carpool.coalesce():
+                    Author.objects.create(name="a")
+            assert vars(models.Model)[name] is wrapped
+        finally:
+            setattr(models.Model, name, original)
+        assert calls == [name] * 2
+
+
+@situation
+def saved_with_times_that_are_switched_on(see: Witness) -> None:
+    stamps = [f for f in Stamped._meta.fields if getattr(f, "auto_now", False)]
+    stamped = Stamped(name="a", changed_at=LONG_AGO, changed_on=LONG_AGO, changed_time=time.min)
+    with ExitStack() as off:
+        for field in stamps:
+            off.enter_context(mock.patch.object(field, "auto_now", False))
+        stamped.save()
+        stamped.save()
+        see([getattr(stamped, field.attname) for field in stamps])
+    for save in (stamped.save, Stamped(name="b").save):
+        with mock.patch("django.utils.timezone.now", return_value=LATER):
+            save()
+        see(list(Stamped.objects.order_by("pk").values_list("changed_at", flat=True)))
+
+
+@situation
+def saved_with_a_mocked_pre_save(see: Witness) -> None:
+    for _ in range(2):
+        for field, value in [("changed_at", LONG_AGO), ("happened_at", LONG_AGO)]:
+            on: Any = Stamped._meta.get_field(field)
+            with mock.patch.object(on, "pre_save", return_value=value) as pre_save:
+                stamped = Stamped.objects.create(name=field)
+                stamped.save()
+            see(field, pre_save.call_count)
+            see(list(Stamped.objects.order_by("pk").values_list(field, flat=True)[:1]))
+
+
+@situation
+def saved_with_times_that_are_taken_once(see: Witness) -> None:
+    Stamped(name="before").save()
+    with mock.patch("django.utils.timezone.now", return_value=LATER) as now:
+        amounts: list[Any] = [1, models.Value(1), "not a number", None]
+        for amount in amounts:
+            stamped = Stamped(name="a", amount=amount)
+            for _ in range(2):
+                with suppress(ValueError, IntegrityError), transaction.atomic():
+                    stamped.save()
+                see(now.call_count, stamped.created_at, stamped.changed_at)
+
+
+@situation
 def saved_with_a_mocked_signal(see: Witness) -> None:
     for signal in (pre_save, post_save, post_init):
         with mock.patch.object(signal, "send") as send:
@@ -1177,6 +1320,30 @@ def test_a_patch_that_ends_after_the_block_leaves_nothing_that_works() -> None:
         assert models.Model.__init__ is original
     finally:
         models.Model.__init__ = original  # type: ignore[method-assign]
+
+
+def test_a_patch_of_the_key_may_end_after_the_block() -> None:
+    """It stays to its end; and what a mock puts back then goes with the next block."""
+    before = vars(Author)["id"]
+    key = mock.patch.object(Author, "id", new_callable=mock.PropertyMock, return_value=9)
+    reduce = mock.patch.object(Author, "__reduce_ex__", return_value=(str, ("mine",)))
+    try:
+        with carpool.coalesce():
+            Author.objects.create(name="a")
+            key.start()
+            reduce.start()
+        assert Author(name="b").id == 9
+        assert pickle.loads(pickle.dumps(Author(name="b"))) == "mine"
+        key.stop()
+        reduce.stop()
+        with carpool.coalesce():
+            Author.objects.create(name="c")
+        assert vars(Author)["id"] is before
+        assert "__reduce_ex__" not in vars(Author)
+    finally:
+        Author.id = before
+        if "__reduce_ex__" in vars(Author):
+            del Author.__reduce_ex__
 
 
 def test_a_class_that_is_patched_in_a_block_stays_patched() -> None:

@@ -104,6 +104,30 @@ def test_what_is_imported_is_no_garbage_collectors_work(project: Path, asked: bo
     assert done.stdout.split() == ["True", str(asked)]
 
 
+def test_a_project_that_collects_no_garbage_is_left_so(project: Path) -> None:
+    """Its settings may have switched the collector off, or changed how often it runs."""
+    settings = project / "preloaded_settings.py"
+    settings.write_text(f"import gc\ngc.disable()\ngc.set_threshold(5000, 5, 5)\n{SETTINGS}")
+    done = subprocess.run(
+        [
+            sys.executable,
+            *("-W", "ignore", "-c"),
+            "import carpool.executors.preloaded, gc; print(gc.isenabled(), gc.get_threshold()[0])",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=project,
+        env={
+            **os.environ,
+            PATH_VARIABLE: json.dumps([str(project)]),
+            "DJANGO_SETTINGS_MODULE": "preloaded_settings",
+        },
+    )
+    assert done.stdout.split() == ["False", "5000"]
+
+
 def test_it_tells_when_it_is_done(project: Path) -> None:
     """Well or not: whoever waits for it must not wait for ever."""
     for number, path in enumerate(("[]", "nonsense")):

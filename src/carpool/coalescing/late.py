@@ -17,6 +17,7 @@ saved an object of the model, is not seen; nor is it of a copy that is made afte
 from __future__ import annotations
 
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -24,8 +25,11 @@ from typing import Any
 from django.db import models
 
 _lock = threading.Lock()
-_installed: dict[type[models.Model], tuple[int, str, Any, Any]] = {}
-"""By model: how many blocks need the hooks, the key's attribute, and what was there before."""
+_installed: dict[type[models.Model], tuple[int, str]] = {}
+"""By model: how many blocks need the hooks, and the key's attribute."""
+
+_reduces: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+"""All hooks of ``__reduce_ex__`` there ever were, and what was there before them."""
 
 _moved: dict[int, weakref.ref[models.Model]] = {}
 """By id: objects whose key was changed after they had been saved or loaded."""
@@ -123,15 +127,24 @@ class Attribute:
     def __set__(self, instance: models.Model, value: Any) -> None:
         data = instance.__dict__
         before = data.get(self.attname, value)
-        if before != value and before.__class__ is not LateKey and not data["_state"].adding:
-            _note_move(instance)
+        if before != value and before.__class__ is not LateKey:
+            state = data.get("_state")  # before Model.__init__ there is none
+            if state is not None and not state.adding:
+                _note_move(instance)
         if self.sets:  # a foreign key's, which forgets the object that it pointed at
             self.original.__set__(instance, value)
         else:
             data[self.attname] = value
 
     def __delete__(self, instance: models.Model) -> None:
-        instance.__dict__.pop(self.attname, None)
+        delete = getattr(self.original, "__delete__", None)
+        if delete is not None:
+            delete(instance)
+        elif self.sets:
+            raise AttributeError("__delete__")  # Python's own words
+        elif instance.__dict__.pop(self.attname, _MISSING) is _MISSING:
+            message = f"{type(instance).__name__!r} object has no attribute {self.attname!r}"
+            raise AttributeError(message, name=self.attname, obj=instance)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.original, name)
@@ -140,39 +153,48 @@ class Attribute:
 def install(model: type[models.Model], attname: str) -> None:
     """Hide late keys of a model, in all threads, until `remove` is called as often."""
     with _lock:
-        count, _, attribute, reduce = _installed.get(model, (0, attname, _MISSING, _MISSING))
-        if attribute is _MISSING:
-            attribute = vars(model)[attname]
-            reduce = vars(model).get("__reduce_ex__", _MISSING)
+        if model not in _installed:
+            _take_away(model, attname)  # a mock may have put them back after their block
             inherited = model.__reduce_ex__
 
             def reduce_ex(self: models.Model, protocol: Any) -> Any:
                 getattr(self, attname)  # a late key arrives
                 return inherited(self, protocol)
 
-            setattr(model, attname, Attribute(attname, attribute))
+            _reduces[reduce_ex] = vars(model).get("__reduce_ex__", _MISSING)
+            setattr(model, attname, Attribute(attname, vars(model)[attname]))
             setattr(model, "__reduce_ex__", reduce_ex)  # noqa: B010 (mypy knows its type)
-        _installed[model] = (count + 1, attname, attribute, reduce)
+        count, _ = _installed.get(model, (0, attname))
+        _installed[model] = (count + 1, attname)
 
 
 def remove(model: type[models.Model], attname: str) -> None:
     """Undo one `install`; what nobody needs is in place until `sweep`."""
     with _lock:
-        count, _, attribute, reduce = _installed[model]
-        _installed[model] = (count - 1, attname, attribute, reduce)
+        count, _ = _installed[model]
+        _installed[model] = (count - 1, attname)
 
 
 def sweep() -> None:
     """Take away what nobody needs."""
     with _lock:
-        for model, (count, attname, attribute, reduce) in list(_installed.items()):
-            if count:
-                continue
-            del _installed[model]
-            setattr(model, attname, attribute)
-            if reduce is _MISSING:
-                del model.__reduce_ex__
-            else:
-                model.__reduce_ex__ = reduce  # type: ignore[method-assign]
+        for model, (count, attname) in list(_installed.items()):
+            if not count:
+                del _installed[model]
+                _take_away(model, attname)
         if not _installed:
             _moved.clear()
+
+
+def _take_away(model: type[models.Model], attname: str) -> None:
+    """Put back what was there before the hooks, unless something else has taken their place."""
+    attribute = vars(model).get(attname)
+    if type(attribute) is Attribute:
+        setattr(model, attname, attribute.original)
+    reduce = vars(model).get("__reduce_ex__")
+    if type(reduce) is not types.FunctionType or reduce not in _reduces:
+        return
+    if _reduces[reduce] is _MISSING:
+        del model.__reduce_ex__
+    else:
+        model.__reduce_ex__ = _reduces[reduce]  # type: ignore[method-assign]

@@ -87,8 +87,8 @@ class Maker:
         self._template.update(
             (f.attname, f.get_default() if f.attname in constant else None) for f in own
         )
-        self._defaults = [(f.attname, f.get_default) for f in own if f.attname not in constant]
-        #: Where Django reads its constant defaults each time: somebody may patch one.
+        self._defaults = [(f.attname, f) for f in own if f.attname not in constant]
+        #: Where Django reads its constant defaults each time: one may be patched, or its getter.
         self._constants = [
             (f.attname, vars(f)) for f in own if f.attname in constant and f.has_default()
         ]
@@ -97,9 +97,7 @@ class Maker:
         #: Related objects that may be given, by the field's name: its attribute.
         self._related = {f.name: f.attname for f in own if _takes_an_object(kind, f)}
         self._names = self._attnames | self._related.keys()
-        self._steps = [
-            (f.attname, f.name if f.name in self._related else None, f.get_default) for f in own
-        ]
+        self._steps = [(f.attname, f.name if f.name in self._related else None, f) for f in own]
 
     @classmethod
     def of(cls, kind: type[models.Model]) -> Maker | None:
@@ -142,10 +140,13 @@ class Maker:
         data.update(self._template)
         data["_state"] = ModelState()
         for name, field in self._constants:
-            data[name] = field["default"]
+            if "get_default" not in field:
+                data[name] = field["default"]
+            elif name not in kwargs:
+                data[name] = field["get_default"]()
         for name, default in self._defaults:
             if name not in kwargs:
-                data[name] = default()
+                data[name] = default.get_default()
         data.update(kwargs)
         return True
 
@@ -153,13 +154,13 @@ class Maker:
         self, obj: models.Model, data: dict[str, Any], kwargs: dict[str, Any]
     ) -> None:
         # For each related object the routers are asked: what they see is the instance so far.
-        for attname, name, default in self._steps:
+        for attname, name, field in self._steps:
             if name in kwargs:
                 setattr(obj, name, kwargs[name])
             elif attname in kwargs:
                 data[attname] = kwargs[attname]
             else:
-                data[attname] = default()
+                data[attname] = field.get_default()
 
     def load(self, obj: models.Model, args: tuple[Any, ...]) -> bool:
         """Do as ``Model.__init__`` with a value for each column; False: nothing has happened."""

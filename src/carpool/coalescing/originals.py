@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from typing import Any
 
 from django.db import models
@@ -10,9 +11,9 @@ from django.db import models
 
 def is_djangos(function: Any) -> bool:
     """Tell whether a function is Django's own, or a block's: nobody's patch or mock."""
-    # Not by __module__, which functools.wraps() copies.
+    # Not by __module__, which functools.wraps() copies; nor by isinstance(), which a proxy passes.
     name = getattr(function, "__globals__", {}).get("__name__", "")
-    return inspect.isfunction(function) and name.startswith(("django.db.", "carpool."))
+    return type(function) is types.FunctionType and name.startswith(("django.db.", "carpool."))
 
 
 def has_own(kind: Any, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ _USED = (
 )
 """What ``Model._save_table`` uses, likewise."""
 
+_methods_of = operator.attrgetter(*(name for name in _USED if hasattr(models.Model, name)))
+
 MOST_SHAPES = 100
 """Sets of columns that are remembered for a model; programs use a few."""
 
@@ -79,6 +82,7 @@ class Plan:
         key = meta.pk
         self._unit = unit
         self._kind = kind
+        self._methods = _methods_of(kind)
         self._model = model
         self._key = str(key.attname)
         self._key_has_default = key.has_default() or key.has_db_default()
@@ -162,7 +166,7 @@ class Plan:
     ) -> bool | None:
         """Queue an object's row; return whether it is an UPDATE, or None if it isn't queued."""
         unit = self._unit
-        if not unit.takes_rows():
+        if not unit.takes_rows() or self._is_patched():
             return None
         data = obj.__dict__
         key = data.get(self._key, MISSING)
@@ -190,6 +194,10 @@ class Plan:
             data[self._key] = value
         late.has_settled(obj)
         return False
+
+    def _is_patched(self) -> bool:
+        """Tell whether methods were replaced since this was made, as tests do."""
+        return not all(map(operator.is_, _methods_of(self._kind), self._methods))
 
     def _update(
         self, obj: models.Model, using: str, key: Any, force_update: Any, update_fields: Any

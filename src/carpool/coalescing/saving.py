@@ -63,9 +63,9 @@ def install() -> None:
         ]
         for owner, name, hook in hooks:
             found = vars(owner)[name]
-            original = _hooks.get(found, found)
-            if not is_djangos(original):
+            if not is_djangos(found):
                 continue  # somebody's patch of Model, which wants to be called
+            original = _hooks.get(found, found)
             # With its signature, and alters_data, which keeps templates from calling it.
             here_now = functools.update_wrapper(hook(original), original)
             _hooks[here_now] = original
@@ -135,7 +135,9 @@ def _save(original: Any) -> Any:
             not units
             or update_fields is not None
             or force_update
-            or _methods_of(kind) != _djangos
+            or _djangos is None
+            # Not by ==: a proxy is equal to what is behind it.
+            or not all(map(operator.is_, _methods_of(kind), _djangos))
             or "save_base" in self.__dict__  # a mock
         ):
             original(

@@ -67,10 +67,14 @@ class Preparer:
         self._connection = connection
         self._add = add
         self._columns = [_Column(field, connection) for field in fields]
-        self._stamps = [column.field for column in self._columns if column.is_stamp(add=add)]
+        self._timed = [
+            (number, column, vars(column.field))
+            for number, column in enumerate(self._columns)
+            if column.is_timed
+        ]
         self._attnames = [field.attname for field in fields]
         self._plainly_read: dict[type[models.Model], bool] = {}
-        is_quick = not any(column.pre_save and not column.is_timed for column in self._columns)
+        is_quick = not any(column.has_pre_save and not column.is_timed for column in self._columns)
         self._pick = _picker(self._attnames) if is_quick else None
         self._known: dict[tuple[type, ...], list[tuple[int, Callable[[Any], Any], _Column]]] = {}
 
@@ -78,14 +82,38 @@ class Preparer:
         """Return an instance's prepared values; None where it has to be done field by field."""
         if self._pick is None or not self._reads_plainly(obj.__class__):
             return None
-        if self._stamps:
-            for field in self._stamps:
-                field.pre_save(obj, self._add)
         try:
             picked = self._pick(obj.__dict__)
         except KeyError:  # deferred
             return None
-        return self.ready(picked)
+        # Looked at each time: programs switch auto_now off and on, and tests mock pre_save().
+        stamps = [
+            (number, column)
+            for number, column, state in self._timed
+            if state["auto_now"] or (self._add and state["auto_now_add"]) or "pre_save" in state
+        ]
+        return self._stamped(obj, picked, stamps) if stamps else self.ready(picked)
+
+    def _stamped(
+        self, obj: models.Model, picked: Sequence[Any], stamps: Sequence[tuple[int, _Column]]
+    ) -> list[Any] | None:
+        """Return values prepared, some of them those of pre_save(): called if all others are ready,
+        since who does it field by field will call it, too."""
+        picked = list(picked)
+        for number, _ in stamps:
+            picked[number] = _LATER
+        try:
+            values = self.ready(picked)
+        except Exception:  # raised at its place, field by field
+            return None
+        if values is None:
+            return None
+        for number, column in stamps:
+            value = column.prepared(column.field.pre_save(obj, self._add), self._connection)
+            if value is MISSING:
+                return None
+            values[number] = value
+        return values
 
     def _reads_plainly(self, kind: type[models.Model]) -> bool:
         """Tell whether what is in the ``__dict__`` is what a class' attributes give."""
@@ -107,7 +135,7 @@ class Preparer:
             work = [
                 (number, column.quick or _nothing, column)
                 for number, (column, kind) in enumerate(zip(self._columns, classes, strict=True))
-                if not column.takes_as_it_is(kind)
+                if kind is not _Later and not column.takes_as_it_is(kind)
             ]
             if len(self._known) < MOST_CLASSES:
                 self._known[classes] = work
@@ -130,18 +158,25 @@ class Preparer:
         values: list[Any] = []
         queueable = True
         for column in self._columns:
-            if column.pre_save is None or raw:
+            if raw or not column.has_pre_save:
                 try:
                     value = data[column.field.attname]
                 except KeyError:  # deferred, or with a descriptor of its own
                     value = getattr(obj, column.field.attname)
             else:
-                value = given[id(column.field), id(obj)] = column.pre_save(obj, add=self._add)
+                value = given[id(column.field), id(obj)] = column.field.pre_save(obj, self._add)
             if queueable:
                 value = column.prepared(value, self._connection)
                 queueable = value is not MISSING
             values.append(value)
         return values if queueable else None
+
+
+class _Later:
+    """Stands for the value that pre_save() will give."""
+
+
+_LATER = _Later()
 
 
 def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]] | None:
@@ -155,27 +190,20 @@ def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]
 class _Column:
     """How one column's value is prepared.
 
-    ``pre_save``: the field's own, None where it is Django's, which reads the attribute. ``plain``:
+    ``has_pre_save``: whether it may do more than Django's, which reads the attribute. ``plain``:
     the class whose values are stored as they are. ``quick``: prepares some other values quickly,
     and returns None for all that it can't; None where not even NULL is sure to stay NULL.
     """
 
-    __slots__ = ("field", "is_timed", "plain", "pre_save", "quick")
+    __slots__ = ("field", "has_pre_save", "is_timed", "plain", "quick")
 
     def __init__(self, field: Field, connection: BaseDatabaseWrapper) -> None:
         kind = type(field)
         self.field = field
         self.is_timed = kind in (models.DateTimeField, models.DateField, models.TimeField)
-        stamped = self.is_timed and not (field.auto_now or field.auto_now_add)
-        own = kind.pre_save is not models.Field.pre_save and not stamped
-        self.pre_save = field.pre_save if own else None
+        self.has_pre_save = kind.pre_save is not models.Field.pre_save or "pre_save" in vars(field)
         self.plain = plain_type(field, connection)
         self.quick = _quick(field, connection)
-
-    def is_stamp(self, *, add: bool) -> bool:
-        """Tell whether pre_save() sets the time, and does nothing else."""
-        field = self.field
-        return self.is_timed and (field.auto_now or (field.auto_now_add and add))
 
     def takes_as_it_is(self, kind: type) -> bool:
         """Tell whether values of a class need no look."""

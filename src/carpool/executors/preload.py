@@ -61,12 +61,15 @@ def preload_if_asked() -> None:
         return
     done = os.environ.pop(DONE_VARIABLE, None)
     # What is imported stays: collecting garbage meanwhile only costs, a tenth of the time; and
-    # afterwards no worker's collector needs walk over it, which would copy its pages.
-    gc.disable()
+    # afterwards no worker's collector needs walk over it, which would copy its pages. Not by
+    # gc.disable(): the project's settings may do that, for good.
+    before = gc.get_threshold()
+    gc.set_threshold(0)
     with contextlib.suppress(Exception):
         preload()
     gc.freeze()
-    gc.enable()
+    if gc.get_threshold()[0] == 0:  # else it is the project's
+        gc.set_threshold(*before)
     if done is not None:
         with contextlib.suppress(OSError):
             Path(done).touch()
