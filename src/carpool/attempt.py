@@ -644,7 +644,8 @@ class Attempt:
                 position, error = unit.refused.popitem()
                 assert isinstance(position, int)
                 is_gone = isinstance(error, RowIsGone)
-                fault = describe(error)
+                # All of its calls are ours and Django's: whose row it is, they don't tell.
+                fault = describe(error, frames=1)
                 if self._has_written(position):  # earlier rows of it are in the database
                     bad = _ToRunAlone(position) if is_gone else _BadItem(position, fault)
                     raise bad from error

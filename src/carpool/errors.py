@@ -128,14 +128,21 @@ def _no_code_and_closed(cause: BaseException) -> bool:
     }
 
 
-def describe(error: BaseException, stage: Stage = "function") -> Fault:
-    """Return the error as plain data: dotted type path, message, traceback text, SQLSTATE."""
+def describe(
+    error: BaseException, stage: Stage = "function", *, frames: int | None = None
+) -> Fault:
+    """Return the error as plain data: dotted type path, message, traceback text, SQLSTATE.
+
+    Args:
+        frames: how many of the innermost calls the traceback has, of each error; all if None.
+    """
     try:
         message = str(error)
     except Exception:  # a broken __str__ must not cost the item its report
         message = f"<{type(error).__name__} whose __str__ raises>"
+    limit = None if frames is None else -frames
     try:
-        text = "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(error, limit=limit))
     except Exception:
         text = ""
     return Fault(

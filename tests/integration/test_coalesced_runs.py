@@ -57,9 +57,7 @@ def test_any_set_of_refused_rows(
 ) -> None:
     """Wherever they are, however many, and whether or not the database tells which."""
     if not hint:
-        monkeypatch.setattr(
-            "carpool.coalescing.flushing.Flusher._suspect", lambda self, error: object()
-        )
+        monkeypatch.setattr("carpool.coalescing.flushing.Flusher.suspect", lambda *_: None)
     Tag.objects.bulk_create([Tag(word=f"w{n:03}") for n in bad])
 
     report = run(make_tag, [f"w{n:03}" for n in range(100)], chunk_size=100)
@@ -71,7 +69,9 @@ def test_any_set_of_refused_rows(
 
 def test_a_wrong_suspect_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the database tells is a hint, no more."""
-    monkeypatch.setattr("carpool.coalescing.flushing.Flusher._suspect", lambda self, error: 3)
+    monkeypatch.setattr(
+        "carpool.coalescing.flushing.Flusher.suspect", lambda self, _: self._writer._rows[0]
+    )
     Tag.objects.bulk_create([Tag(word=f"w{n:03}") for n in (5, 70)])
 
     report = run(make_tag, [f"w{n:03}" for n in range(100)], chunk_size=100)

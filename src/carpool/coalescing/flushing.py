@@ -13,7 +13,7 @@ A change whose row isn't there is what ``save()`` would have noticed: see `Flush
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from django.db import DatabaseError, models
 from carpool.coalescing.rows import Row, Table, in_order, runs
 from carpool.coalescing.shapes import ChangedRow, InsertShape, NewRow, UpdateShape
 from carpool.coalescing.updating import Updater
-from carpool.coalescing.values import MISSING
 from carpool.coalescing.writers import Writer
 from carpool.errors import trouble_of
 
@@ -50,62 +49,28 @@ class Flusher:
         Raises:
             DatabaseError: a row was refused; or isn't there.
         """
-        if not _may_be_in_its_own_way(tables):
+        if not may_be_in_its_own_way(tables):
             self._write(tables)
             self._unit.hand_out()
             return
-        sid = self._savepoint()
-        error = self._refusal(tables, sid)
+        point = self.point()
+        error = self.attempt(tables, point)
         if error is not None:
-            error = self._refusal(tables, sid, as_queued=True)
+            error = self.attempt(tables, point, as_queued=True)
         if error is not None:
-            self._unit.release_savepoint(sid)
+            point.release()
             raise error
 
-    def write_isolated(self, tables: dict[str, Table]) -> None:
-        """Write all but the rows of the tags to blame, which go into `Unit.refused`.
+    def point(self) -> Point:
+        """Return a place to go back to."""
+        return Point(self._unit, f"carpool_{next(self._numbers)}")
 
-        Each try is under a savepoint. Where the database, or how far it came, tells which row it
-        has refused, what comes before that row's tag is written, then the tag alone, then what
-        comes after it; else what is refused is cut in halves. The tag that is being queued just
-        now is told by an exception.
-        """
-        unit = self._unit
-        rows = _as_queued(tables)
-        tries = [list(dict.fromkeys(row.tag for row in rows))]
-        whole = len(tries[0])
-        sid = self._savepoint()
-        error = None
-        while tries:
-            tags = tries.pop()
-            part = tables if len(tags) == whole else _of_tags(tags, tables)
-            error = self._refusal(part, sid)
-            if error is not None and len(tags) == 1 and _may_be_in_its_own_way(part):
-                error = self._refusal(part, sid, as_queued=True)
-            if error is None:
-                unit.written.update(tags)
-                if tries:
-                    sid = self._savepoint(sid)
-            elif len(tags) == 1:
-                give_no_keys(part)
-                if tags[0] == unit.tag:  # the last to be queued
-                    unit.release_savepoint(sid)
-                    raise error
-                unit.refused[tags[0]] = error
-            else:
-                tries += reversed(_cut(tags, self._suspect(error)))
-        if error is not None:
-            unit.release_savepoint(sid)
-
-    def _savepoint(self, sid: str | None = None) -> str:
-        sid = sid or f"carpool_{next(self._numbers)}"
-        self._unit.make_savepoint(sid)
-        return sid
-
-    def _refusal(
-        self, tables: dict[str, Table], sid: str, *, as_queued: bool = False
+    def attempt(
+        self, tables: dict[str, Table], point: Point, *, as_queued: bool = False
     ) -> Exception | None:
-        """Write rows since a savepoint, and release it; or undo them, and return the error."""
+        """Write rows; or undo them, and return the error."""
+        if not self._are_one_statement(tables):
+            point.set()
         try:
             if as_queued:
                 self._write_as_queued(tables)
@@ -114,16 +79,27 @@ class Flusher:
         except Exception as error:
             if trouble_of(error) is not None:  # whose fault it is, is not the question
                 raise
-            self._unit.undo_savepoint(sid)
+            point.undo()
             return error
-        self._unit.release_savepoint(sid)
+        point.release()
         self._unit.hand_out()
         return None
 
-    def _suspect(self, error: Exception) -> Hashable:
-        """Return the tag of the row that seems to be refused; MISSING if nothing tells."""
-        row = self._culprit or self._writer.suspect(error)
-        return MISSING if row is None else row.tag
+    def _are_one_statement(self, tables: dict[str, Table]) -> bool:
+        """Tell whether the database undoes all rows by itself when it refuses one."""
+        if len(tables) > 1:
+            return False
+        (table,) = tables.values()
+        rows: list[NewRow] = _of(table, NewRow)
+        return (
+            len(rows) == len(table.rows)
+            and len(list(runs(rows))) == 1
+            and self._writer.is_one_statement(rows)
+        )
+
+    def suspect(self, error: Exception) -> Row | None:
+        """Return the row that seems to have been refused; None if nothing tells."""
+        return self._culprit or self._writer.suspect(error)
 
     # All that is in some tables.
 
@@ -151,7 +127,7 @@ class Flusher:
 
     def _write_as_queued(self, tables: dict[str, Table]) -> None:
         self._begin()
-        for run in runs(_as_queued(tables)):
+        for run in runs(as_queued(tables)):
             if isinstance(run[0], NewRow):
                 self._insert(run)
             else:
@@ -202,7 +178,33 @@ class Flusher:
         return NewRow(row.number, shape, values, row.tag, None)
 
 
-def _as_queued(tables: dict[str, Table]) -> list[Row]:
+class Point:
+    """A savepoint that is sent where it is needed."""
+
+    def __init__(self, unit: Unit, sid: str) -> None:
+        self._unit = unit
+        self._sid = sid
+        self._is_set = False
+
+    def set(self) -> None:
+        """Be here: nothing was written since it was set."""
+        if not self._is_set:
+            self._unit.make_savepoint(self._sid)
+            self._is_set = True
+
+    def undo(self) -> None:
+        """Undo what was written since."""
+        if self._is_set:
+            self._unit.undo_savepoint(self._sid)
+
+    def release(self) -> None:
+        """Keep what was written since."""
+        if self._is_set:
+            self._unit.release_savepoint(self._sid)
+            self._is_set = False
+
+
+def as_queued(tables: dict[str, Table]) -> list[Row]:
     """Return the rows of all tables in the order of queueing."""
     return sorted(
         (row for table in tables.values() for row in table.rows), key=lambda row: row.number
@@ -213,26 +215,10 @@ def _of(table: Table, kind: Any) -> list[Any]:
     return [row for row in table.rows if type(row) is kind]
 
 
-def _may_be_in_its_own_way(tables: dict[str, Table]) -> bool:
+def may_be_in_its_own_way(tables: dict[str, Table]) -> bool:
     """Tell whether another order than the queue's may be refused where the queue's is not."""
     kinds = {type(row) for table in tables.values() for row in table.rows}
     return len(kinds) > 1
-
-
-def _cut(tags: list[Hashable], suspect: Hashable) -> list[list[Hashable]]:
-    """Cut around the suspect, or else in the middle."""
-    if suspect in tags:
-        at = tags.index(suspect)
-        parts = [tags[:at], tags[at : at + 1], tags[at + 1 :]]
-    else:
-        middle = len(tags) // 2
-        parts = [tags[:middle], tags[middle:]]
-    return [part for part in parts if part]
-
-
-def _of_tags(tags: Iterable[Hashable], tables: dict[str, Table]) -> dict[str, Table]:
-    wanted = set(tags)
-    return rows_that(lambda row: row.tag in wanted, tables)
 
 
 def give_no_keys(tables: dict[str, Table]) -> None:
@@ -245,5 +231,8 @@ def give_no_keys(tables: dict[str, Table]) -> None:
 
 def rows_that(belong: Callable[[Row], bool], tables: dict[str, Table]) -> dict[str, Table]:
     """Return some of the rows; tables that have none of them are left out."""
-    parts = {name: table.part(belong) for name, table in tables.items()}
+    parts = {
+        name: table.part(place for place, row in enumerate(table.rows) if belong(row))
+        for name, table in tables.items()
+    }
     return {name: part for name, part in parts.items() if part.rows}

@@ -52,6 +52,7 @@ from carpool.coalescing import barrier, cursors, keys, late, saving, writers
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
 from carpool.coalescing.flushing import Flusher, give_no_keys, rows_that
+from carpool.coalescing.isolating import Isolator
 from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.plans import Plan
 from carpool.coalescing.registry import register, unregister
@@ -167,6 +168,7 @@ class Unit:
         self._updater: Updater | None = updater_for(self)
         if self._writer is not None:
             self._flusher = Flusher(self, self._writer, self._updater)
+            self._isolator = Isolator(self, self._flusher)
         if self._keys is not None:
             self._keys.begin(self)
         self.keys_are_late = vendor == "mysql"
@@ -941,7 +943,7 @@ class Unit:
         mixed = set(self._mixed)
         tables = self._clear()
         for table in tables.values():
-            give_no_keys({"": table.part(goes)})
+            give_no_keys(rows_that(goes, {"": table}))
             for row in table.rows:
                 if not goes(row):
                     self._append(row)
@@ -998,7 +1000,7 @@ class Unit:
                 self.begin()
                 for part in self._parts_by_savepoint(tables):
                     if self.isolates:
-                        self._flusher.write_isolated(part)
+                        self._isolator.write(part)
                     else:
                         self._flusher.write(part)
         except BaseException as error:
