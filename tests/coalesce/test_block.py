@@ -599,6 +599,31 @@ def test_the_connection_is_as_before(raises: str | None) -> None:
     assert unit_of(connections["default"]) is None
 
 
+@pytest.mark.parametrize(
+    "where", ["saving.install", "unit.register", "unit.cursors.guarded", "unit.Unit._put_off_begin"]
+)
+def test_who_interrupts_a_block_that_opens_leaves_no_trace(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes where it likes."""
+
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    Author.objects.count()
+    before = state()
+    monkeypatch.setattr(f"carpool.coalescing.{where}", interrupt)
+    with pytest.raises(KeyboardInterrupt), carpool.coalesce():
+        Author.objects.create(name="a")
+        raise KeyboardInterrupt
+    monkeypatch.undo()
+    assert state() == before
+    assert unit_of(connections["default"]) is None
+    with carpool.coalesce():
+        Author.objects.create(name="a")
+    assert state() == before
+
+
 # Backends without a strategy.
 
 

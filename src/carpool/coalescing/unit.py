@@ -37,7 +37,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -211,26 +211,22 @@ class Unit:
         if hasattr(connection, "_start_transaction_under_autocommit"):
             hooks.append((connection, "_start_transaction_under_autocommit", self._put_off_begin))
         self._send = {name: getattr(thing, name) for thing, name, _ in hooks}
-        before = [(thing, name, vars(thing).get(name, MISSING)) for thing, name, _ in hooks]
-        for thing, name, hook in hooks:
-            setattr(thing, name, hook)
-        register(connection, self)
-        saving.install()
-        try:
-            with connection.execute_wrapper(self):
-                yield
-        finally:
-            self.discard()
-            unregister(connection)
-            for thing, name, value in before:
-                if value is MISSING:
-                    delattr(thing, name)
-                else:
-                    setattr(thing, name, value)
-            for model, attname in self._watched:
-                late.remove(model, attname)
-            self._watched.clear()
-            saving.remove()
+        with ExitStack() as stack:
+            stack.enter_context(saving.kept())
+            stack.callback(self._unwatch)
+            for thing, name, hook in hooks:
+                stack.callback(_put_back, thing, name, vars(thing).get(name, MISSING))
+                setattr(thing, name, hook)
+            register(connection, self)
+            stack.callback(unregister, connection)
+            stack.callback(self.discard)
+            stack.enter_context(connection.execute_wrapper(self))
+            yield
+
+    def _unwatch(self) -> None:
+        for model, attname in self._watched:
+            late.remove(model, attname)
+        self._watched.clear()
 
     @contextmanager
     def counting(self, figures: Figures) -> Iterator[None]:
@@ -1118,6 +1114,13 @@ class Unit:
             )
             known[shape.table] = bool(rows and rows[0][0])
         return known[shape.table]
+
+
+def _put_back(thing: Any, name: str, value: Any) -> None:
+    if value is MISSING:
+        delattr(thing, name)
+    else:
+        setattr(thing, name, value)
 
 
 def _between(tables: dict[str, Table], lowest: int, end: int) -> dict[str, Table]:
