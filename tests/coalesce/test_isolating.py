@@ -174,6 +174,23 @@ def test_many_duplicates_cost_few_statements() -> None:
     assert report.coalesced.sent <= 50
 
 
+def test_who_may_insert_but_not_select(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the database will not tell is found out by trying."""
+    asked = []
+
+    def refused(self: Any, *args: Any) -> Any:
+        asked.append(args)
+        return self._unit.ask("SELECT secret FROM nowhere", [])
+
+    monkeypatch.setattr("carpool.coalescing.isolating.Isolator._values_there", refused)
+    items = plain(60)
+    for first, again in [(0, 1), (10, 11), (20, 21), (30, 59)]:
+        items[again].email = items[first].email
+
+    assert failed(check(items)) == {1, 11, 21, 59}
+    assert asked
+
+
 def test_an_item_that_reads_while_others_wait() -> None:
     """Its own row is refused at a read, among others that are: all are told of."""
     items = plain(60)

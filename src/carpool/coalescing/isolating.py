@@ -26,6 +26,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
+from django.db import DatabaseError
+
 from carpool.coalescing.flushing import (
     Flusher,
     as_queued,
@@ -35,6 +37,7 @@ from carpool.coalescing.flushing import (
 from carpool.coalescing.rows import Row, Table
 from carpool.coalescing.shapes import InsertShape, NewRow
 from carpool.coalescing.values import MISSING
+from carpool.errors import trouble_of
 
 if TYPE_CHECKING:
     from carpool.coalescing.unit import Unit
@@ -75,7 +78,13 @@ class Isolator:
                 column = _column_of(error, suspect) if tries.to_blame else None
                 if column is not None and column not in asked:
                     asked.add(column)
-                    tries.set_aside(self._taken(queued.part(tries.left()), *column))
+                    point.set()
+                    try:
+                        tries.set_aside(self._taken(queued.part(tries.left()), *column))
+                    except DatabaseError as refused:  # who may insert may not select, say
+                        if trouble_of(refused) is not None:
+                            raise
+                        point.undo()
             else:
                 give_no_keys(part)
                 unit.refused[tags[0]] = error
