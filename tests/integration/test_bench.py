@@ -177,11 +177,9 @@ def test_each_pass_that_takes_long_is_told_of(monkeypatch: pytest.MonkeyPatch) -
 
     bench(wait, WORDS[:16], seconds=5, workers=1, tell=tell)
     ways = ("warm-up", "profile", "plain loop, one transaction", "inline", "1 thread")
-    assert {line.partition(":")[0] for line in told} == {
-        *ways,
-        "inline, coalesce=False",
-        "1 process",
-    }
+    named = {line.partition(":")[0] for line in told}
+    named.discard("reading the sample")  # on a busy machine that takes 2 ms, too
+    assert named == {*ways, "inline, coalesce=False", "1 process"}
     for way in ways:
         assert any(
             line.startswith(f"{way}: not through after ")

@@ -61,9 +61,10 @@ def told(script: Script) -> dict[str, Any]:
 def all_succeeded(script: Script, count: int) -> dict[str, Any]:
     """Fail unless its report says that all items succeeded; return what it told."""
     found = told(script)
-    assert found["raised"] is None, found
-    assert (found["total"], found["succeeded"]) == (count, count), found
-    assert (found["failed"], found["unknown"], found["not_run"]) == (0, 0, 0), found
+    whole = json.dumps(found)  # pytest would cut a dict short
+    assert found["raised"] is None, whole
+    assert (found["total"], found["succeeded"]) == (count, count), whole
+    assert (found["failed"], found["unknown"], found["not_run"]) == (0, 0, 0), whole
     return found
 
 
