@@ -69,7 +69,7 @@ class Flusher:
         self, tables: dict[str, Table], point: Point, *, as_queued: bool = False
     ) -> Exception | None:
         """Write rows; or undo them, and return the error."""
-        if not self._are_one_statement(tables):
+        if len(tables) > 1 or not self._writer.is_one_statement(next(iter(tables.values())).rows):
             point.set()
         try:
             if as_queued:
@@ -84,18 +84,6 @@ class Flusher:
         point.release()
         self._unit.hand_out()
         return None
-
-    def _are_one_statement(self, tables: dict[str, Table]) -> bool:
-        """Tell whether the database undoes all rows by itself when it refuses one."""
-        if len(tables) > 1:
-            return False
-        (table,) = tables.values()
-        rows: list[NewRow] = _of(table, NewRow)
-        return (
-            len(rows) == len(table.rows)
-            and len(list(runs(rows))) == 1
-            and self._writer.is_one_statement(rows)
-        )
 
     def suspect(self, error: Exception) -> Row | None:
         """Return the row that seems to have been refused; None if nothing tells."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence, Set
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError
@@ -135,11 +136,15 @@ class _Tries:
     """What is left to be tried, in order."""
 
     def __init__(self, tags: list[Hashable]) -> None:
-        self._order = {tag: number for number, tag in enumerate(tags)}
+        self._all = tags
         self._parts = [tags]  # the next one last, as in all that follows
         self._aside: dict[Hashable, Hashable] = {}
         self._settled = 0
         self.to_blame = 0
+
+    @cached_property
+    def _order(self) -> dict[Hashable, int]:
+        return {tag: number for number, tag in enumerate(self._all)}
 
     def next(self) -> list[Hashable]:
         """Return the tags of the next try; none at the end."""

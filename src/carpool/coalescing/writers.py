@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from carpool.coalescing.literals import Literals, can_write_literals, written_by
-from carpool.coalescing.rows import INTEGERS, R
+from carpool.coalescing.rows import INTEGERS, R, Row
 from carpool.coalescing.shapes import InsertShape, NewRow
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Writer(Protocol):
     def suspect(self, error: Exception) -> NewRow | None:
         """Return the row that the last `write` was probably refused for. It may be wrong."""
 
-    def is_one_statement(self, rows: Sequence[NewRow]) -> bool:
-        """Tell whether a `write` that is refused leaves nothing that has to be undone."""
+    def is_one_statement(self, rows: Sequence[Row]) -> bool:
+        """Tell whether a table's rows are one INSERT, which leaves nothing if it is refused."""
 
 
 class ExecuteMany:
@@ -74,7 +74,7 @@ class ExecuteMany:
         number = self._all_changes() - self._changes
         return self._rows[number] if number < len(self._rows) else None
 
-    def is_one_statement(self, rows: Sequence[NewRow]) -> bool:
+    def is_one_statement(self, rows: Sequence[Row]) -> bool:
         # Not even of a single row: a trigger's RAISE(FAIL) leaves what was done before it
         # (https://www.sqlite.org/lang_createtrigger.html).
         return False
@@ -99,9 +99,13 @@ class MultiRow:
         same = [row for row in self._rows if any(str(v) == value for v in row.values)]
         return same[min(1, len(same) - 1)] if same else None  # the second of two that are equal
 
-    def is_one_statement(self, rows: Sequence[NewRow]) -> bool:
+    def is_one_statement(self, rows: Sequence[Row]) -> bool:
         # https://dev.mysql.com/doc/refman/8.4/en/innodb-error-handling.html
-        return len(parts(rows, self._unit.connection)) == 1
+        return (
+            0 < len(rows) <= MOST_ROWS
+            and all(type(row) is NewRow and row.shape is rows[0].shape for row in rows)
+            and len(parts(rows, self._unit.connection)) == 1
+        )
 
     def write(self, rows: Sequence[NewRow]) -> None:
         for part in parts(rows, self._unit.connection):
@@ -185,7 +189,7 @@ class Copy(MultiRow):
         number = int(found[1]) - 1
         return self._rows[number] if number < len(self._rows) else None
 
-    def is_one_statement(self, rows: Sequence[NewRow]) -> bool:
+    def is_one_statement(self, rows: Sequence[Row]) -> bool:
         # After any error, nothing goes on but from a savepoint:
         # https://www.postgresql.org/docs/15/sql-savepoint.html
         return False
