@@ -223,12 +223,7 @@ def init(original: Any) -> Any:
         # A mock of pre_init.send is an attribute of the signal.
         if here.units and not pre_init.receivers and "send" not in pre_init.__dict__:
             kind = self.__class__
-            try:
-                maker = _makers[kind]
-            except KeyError:
-                maker = _maker_of(kind)
-            if maker is not None and maker.fields is not kind._meta.fields:
-                maker = _maker_of(kind)
+            maker = _maker_of(kind)
             if maker is not None:
                 if not args:
                     if maker.fill(self, kwargs):

@@ -87,8 +87,6 @@ class Sizes:
     def of(self, values: list[Any]) -> int:
         """Return a row's size."""
         size = self._constant
-        if not self._unbounded:
-            return size
         for number in self._unbounded:
             value = values[number]
             if value is not None:
