@@ -84,48 +84,39 @@ def test_what_goes_wrong_is_left_to_the_workers(project: Path, path: str, settin
     assert found == ["False False"]
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_what_is_imported_is_no_garbage_collectors_work(project: Path, asked: bool) -> None:
-    """In the fork server, and so in its workers, where it is on again; with others, as ever."""
-    code = (
-        "import gc, carpool.executors.preloaded\n"
-        "print(gc.isenabled(), gc.get_freeze_count() > 10_000)\n"
-    )
-    path = {PATH_VARIABLE: json.dumps([str(project)])} if asked else {}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-        cwd=project,
-        env={**os.environ, **path, "DJANGO_SETTINGS_MODULE": "preloaded_settings"},
-    )
-    assert done.stdout.split() == ["True", str(asked)]
-
-
-def test_a_project_that_collects_no_garbage_is_left_so(project: Path) -> None:
-    """Its settings may have switched the collector off, or changed how often it runs."""
-    settings = project / "preloaded_settings.py"
-    settings.write_text(f"import gc\ngc.disable()\ngc.set_threshold(5000, 5, 5)\n{SETTINGS}")
+def collector(project: Path, look: str, **environment: str) -> list[str]:
+    """Import what a fork server imports in a fresh interpreter; return what gc tells then."""
     done = subprocess.run(
         [
             sys.executable,
             *("-W", "ignore", "-c"),
-            "import carpool.executors.preloaded, gc; print(gc.isenabled(), gc.get_threshold()[0])",
+            f"import gc, carpool.executors.preloaded; print({look})",
         ],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
         cwd=project,
-        env={
-            **os.environ,
-            PATH_VARIABLE: json.dumps([str(project)]),
-            "DJANGO_SETTINGS_MODULE": "preloaded_settings",
-        },
+        env={**os.environ, **environment, "DJANGO_SETTINGS_MODULE": "preloaded_settings"},
     )
-    assert done.stdout.split() == ["False", "5000"]
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_is_imported_is_no_garbage_collectors_work(project: Path, asked: bool) -> None:
+    """In the fork server, and so in its workers, where it is on again; with others, as ever."""
+    path = {PATH_VARIABLE: json.dumps([str(project)])} if asked else {}
+    found = collector(project, "gc.isenabled(), gc.get_freeze_count() > 10_000", **path)
+    assert found == ["True", str(asked)]
+
+
+def test_a_project_that_collects_no_garbage_is_left_so(project: Path) -> None:
+    """Its settings may have switched the collector off, or changed how often it runs."""
+    settings = project / "preloaded_settings.py"
+    settings.write_text(f"import gc\ngc.disable()\ngc.set_threshold(5000, 5, 5)\n{SETTINGS}")
+    path = {PATH_VARIABLE: json.dumps([str(project)])}
+    found = collector(project, "gc.isenabled(), gc.get_threshold()[0]", **path)
+    assert found == ["False", "5000"]
 
 
 def test_it_tells_when_it_is_done(project: Path) -> None:
