@@ -15,9 +15,6 @@ pytestmark = pytest.mark.usefixtures("no_connections_left")
 
 Start = Callable[..., Script]
 
-SOON = 20.0
-"""Seconds: Ctrl-C is answered within about two, and ten times that on a busy machine is a hang."""
-
 #: Runs for ever, unless it is interrupted; then tells the counts and passes the interrupt on.
 ENDLESS = """
     def create(number):
@@ -53,7 +50,7 @@ EXECUTORS: dict[str, dict[str, object]] = {
 
 def assert_clean_end(script: Script) -> None:
     """One report, one traceback at most, counts that agree with the table, nobody left."""
-    script.wait(code=None, seconds=SOON)
+    script.wait(code=None)
     assert script.process.returncode != 0
     assert script.err.count("Traceback (most recent call last)") <= 1, script.err
     assert "Exception ignored" not in script.err
@@ -100,7 +97,7 @@ def test_ctrl_c_while_an_item_hangs(start: Start, executor: str) -> None:
 
     script.interrupt()
 
-    script.wait(code=None, seconds=SOON)
+    script.wait(code=None)
     told = script.told()
     assert script.err.count("Traceback (most recent call last)") <= 1, script.err
     assert (told["succeeded"], User.objects.count()) == (0, 0)
@@ -124,7 +121,7 @@ def test_ctrl_c_while_many_threads_hang(start: Start) -> None:
 
     script.interrupt()
 
-    script.wait(code=None, seconds=SOON)
+    script.wait(code=None)
     assert script.err.count("Traceback (most recent call last)") == 1
 
 
@@ -151,7 +148,7 @@ def test_ctrl_c_ends_programs_that_items_run(start: Start, executor: str) -> Non
 
     script.interrupt()
 
-    script.wait(code=None, seconds=SOON)
+    script.wait(code=None)
     assert script.err.count("Interrupted.\n") == 1
 
 
@@ -165,7 +162,7 @@ def test_ctrl_c_twice(start: Start, executor: str) -> None:
     time.sleep(0.05)
     script.interrupt()
 
-    script.wait(code=None, seconds=SOON)
+    script.wait(code=None)
     assert script.process.returncode != 0
     assert script.err.count("Traceback (most recent call last)") <= 3, script.err
 
@@ -196,7 +193,7 @@ def test_the_second_ctrl_c_kills(start: Start) -> None:
     assert script.process.poll() is None
     script.interrupt()
 
-    script.wait(code=None, seconds=SOON)
+    script.wait(code=None)
     assert User.objects.count() == 2
     assert script.told()["total"] == 2
 
@@ -243,7 +240,7 @@ def test_ctrl_c_in_a_stream(start: Start) -> None:
 
     script.interrupt()
 
-    script.wait(code=None, seconds=SOON)
+    script.wait(code=None)
     assert script.err.count("Traceback (most recent call last)") == 1, script.err
     assert script.out.strip() == str(list(range(20)))
     assert User.objects.count() >= 20

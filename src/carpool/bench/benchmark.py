@@ -107,7 +107,9 @@ def bench(
     )
     processors, load = usable_cpus(), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     pace = _warm_up(subject, whole, seconds * WARM_UP, coalesce=coalesce)
-    least = min(len(whole), FEWEST) * pace * LEAST_PASSES
+    if seconds / _least(whole) < pace < seconds:  # the machine may have been busy, for a moment
+        pace = min(pace, _warm_up(subject, whole, seconds * WARM_UP, coalesce=coalesce))
+    least = pace * _least(whole)
     if least > seconds:
         raise ConfigurationError(
             f"An item takes {in_units(pace)}, so the passes over "
@@ -171,6 +173,11 @@ def _check(sample: int, seconds: float, workers: int | None) -> None:
         or not 0 < seconds < float("inf")
     ):
         raise ConfigurationError(f"seconds={seconds!r} must be a number of seconds, more than 0.")
+
+
+def _least(sample: Sample) -> int:
+    """Return how many times an item is run at least, all passes taken together."""
+    return min(len(sample), FEWEST) * LEAST_PASSES
 
 
 def _most(items: int, seconds: float, pace: float) -> int:
