@@ -926,6 +926,33 @@ def test_columns_that_are_unique_together() -> None:
     ]
 
 
+@pytest.mark.only_on("postgresql")
+def test_a_table_that_was_empty_when_it_was_vacuumed() -> None:
+    """PostgreSQL takes it for a single row, and would scan it for each row of itself."""
+    tags(2000)
+    Tag.objects.all().delete()
+    with connection.cursor() as cursor:
+        cursor.execute(f"VACUUM (TRUNCATE OFF) {Tag._meta.db_table}")
+    loaded = tags(2000)
+
+    def rows_read() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables "
+                "WHERE relname = %s",
+                [Tag._meta.db_table],
+            )
+            return int(cursor.fetchall()[0][0])
+
+    with carpool.coalesce():
+        before = rows_read()
+        for tag in loaded[:20]:
+            tag.uses = 5
+            tag.save()
+        assert 40 <= rows_read() - before <= 40 + len(loaded)
+    assert Tag.objects.filter(uses=5).count() == 20
+
+
 # Locks.
 
 
