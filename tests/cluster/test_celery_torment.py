@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -112,15 +113,28 @@ if __name__ == "__main__":
     exactly_once(100, but=[77])
 
 
-def test_whole_workers_killed(start: Start, own: Crew) -> None:
-    """What a dead worker had is given up and run by others, long before it is redelivered."""
+def test_whole_workers_killed(start: Start, own: Crew, tmp_path: Path) -> None:
+    """What a dead worker had is given up and run by others, long before it is redelivered.
+
+    The size of a file says how many items may be done, so that there are some left for each kill.
+    """
+    gate = tmp_path / "gate"
+    text = TEXT.replace(
+        "    create(number, 0.01)",
+        f"    while number >= os.stat({str(gate)!r}).st_size:\n"
+        "        time.sleep(0.01)\n"
+        "    create(number, 0.01)",
+    )
+    gate.touch()
     own.start()
     own.start()
-    script = begin(start, own)
+    script = begin(start, own, text)
     for kill in range(3):
+        os.truncate(gate, 150 * (kill + 1))
         wait_for_progress(script, 50 + 150 * kill)
         own.workers[kill].kill()
         own.start()
+    os.truncate(gate, ITEMS)
 
     all_succeeded(script.wait(), ITEMS)
     exactly_once(ITEMS)
@@ -191,7 +205,7 @@ def slowly(number):
     create(number, 2)
 
 if __name__ == "__main__":
-    run(slowly, range(3), chunk_size=1, workers=1)
+    run(slowly, range(3), chunk_size=1, workers=1, executor=celery(app, patience=15))
 """,
     )
     wait_until(lambda: first.text().count("received") >= 1, lambda: first.text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -179,7 +180,9 @@ def test_an_item_that_kills_its_worker(coordinate: Coordinate, clusters: Cluster
     script = coordinate(text, cluster).wait(seconds=2 * HANG)
 
     found = told(script)
-    assert (found["raised"], found["succeeded"], found["unknown"]) == (None, 199, 0)
+    assert (found["raised"], found["succeeded"], found["unknown"]) == (None, 199, 0), (
+        json.dumps(found) + cluster.log()
+    )
     ((index, error, stage, message),) = found["failures"]
     assert (index, error, stage) == (77, "WorkerDied", "worker")
     assert "KilledWorker" in message

@@ -52,8 +52,10 @@ class TestDask(ExecutorContract):
             yield client
 
     @pytest.fixture(autouse=True)
-    def use(self, client: Any) -> None:
+    def use(self, client: Any, cluster: Cluster) -> Iterator[None]:
         self.options = {"executor": client}
+        yield
+        print(cluster.log())  # pytest shows it for tests that fail
 
     def test_equal_items_are_all_run(self) -> None:
         """Chunks that are the same to the last byte are not taken for one another.
@@ -165,8 +167,10 @@ class TestDaskInThisProcess(ExecutorContract):
             yield client
 
     @pytest.fixture(autouse=True)
-    def use(self, client: Any) -> None:
+    def use(self, client: Any, cluster: Cluster) -> Iterator[None]:
         self.options = {"executor": client}
+        yield
+        print(cluster.log())  # pytest shows it for tests that fail
 
 
 @pytest.mark.usefixtures("transactional_db", "no_connections_left")

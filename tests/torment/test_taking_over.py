@@ -68,11 +68,17 @@ def test_coordinators_taken_over_alive(start: Callable[..., Script]) -> None:
 def test_coordinators_taken_over_at_commit(start: Callable[..., Script], seed: int) -> None:
     """Who takes a run over waits for the COMMITs that are on their way, and does no item of them.
 
-    Each takes a third of a second, so that there are always some.
+    Each takes a third of a second, so that there are always some; and none for an item that waits
+    for the last coordinator, so that there is a run to take over, however long one takes to start.
     """
     chance = random.Random(seed)
     count = ITEMS // 4
-    text = TEXT.replace(str(ITEMS), str(count))
+    text = TEXT.replace(
+        "    create(number, 0.003)",
+        f"    while number == {count - 1} and not os.path.exists('../last'):\n"
+        "        time.sleep(0.01)\n"
+        "    create(number, 0.003)",
+    ).replace(str(ITEMS), str(count))
     with proxy(connection, chance, delay=0.33) as between:
         environment = through(between, connection)
         script = begin(start, text, environment)
@@ -82,6 +88,7 @@ def test_coordinators_taken_over_at_commit(start: Callable[..., Script], seed: i
             script = following
             with contextlib.suppress(subprocess.TimeoutExpired):
                 script.process.wait(chance.uniform(0, LONGEST_WORK))
+        (script.folder.parent / "last").touch()
         script.wait(seconds=2 * HANG)
 
     all_succeeded(script, count)
