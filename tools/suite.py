@@ -270,6 +270,8 @@ def plan(wanted: Sequence[str], arguments: Sequence[str], urls: Mapping[str, str
     paths = [argument for argument in arguments if (ROOT / argument.partition("::")[0]).exists()]
     # The counts are ours to write; a test of this very module would add to them.
     environment = {**os.environ, "CARPOOL_TEST_DATABASE_URL": "", "CARPOOL_TEST_COUNTS": ""}
+    # Tests start thousands of interpreters, of which each would compile what it imports.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment |= {BROKER_VARIABLES[name]: urls[name] for name in BROKER_VARIABLES if name in urls}
     own = [] if paths else ["tests", "--ignore=tests/unit", "--ignore=tests/cluster"]
     runs = [

@@ -42,6 +42,9 @@ app.conf.task_default_queue = os.environ["CARPOOL_TEST_QUEUE"]
 #: Seconds after which a child that does nothing is taken to hang.
 HANGS = 20.0
 
+#: Who answers, when, and who is refused is a matter of the workers, whatever their database is.
+once = pytest.mark.only_on("sqlite")
+
 OTHER_KEY = """
 from tests.settings import *
 
@@ -198,6 +201,7 @@ def test_a_worker_without_settings_gets_the_coordinators(own: Crew) -> None:
     assert stored() == names(range(60))
 
 
+@once
 def test_workers_of_several_hosts_add_up(own: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window is that of all workers of the queue, and of no other queue's."""
     monkeypatch.setattr(on_celery, "FIRST_QUIET", 2.0)
@@ -209,6 +213,7 @@ def test_workers_of_several_hosts_add_up(own: Crew, monkeypatch: pytest.MonkeyPa
     assert run(own, workers=2).workers == 2
 
 
+@once
 def test_a_worker_that_is_slow_to_answer_is_counted_in(own: Crew) -> None:
     """The run doesn't wait for it, and has a larger window once it has answered."""
     own.start(size=1)
@@ -229,6 +234,7 @@ def test_a_worker_that_is_slow_to_answer_is_counted_in(own: Crew) -> None:
     assert stored() == names(range(60))
 
 
+@once
 def test_a_worker_that_does_not_know_the_task_is_refused(own: Crew) -> None:
     """It would drop chunks; the remedy is said."""
     start_bare(own, include="[]")
@@ -238,6 +244,7 @@ def test_a_worker_that_does_not_know_the_task_is_refused(own: Crew) -> None:
     assert stored() == []
 
 
+@once
 def test_a_worker_with_another_key_is_refused(own: Crew) -> None:
     """Neither could read what the other sends."""
     start_bare(own, include="['carpool.tasks']", settings="other_key")
@@ -258,6 +265,7 @@ def test_a_worker_with_another_database_is_refused(own: Crew) -> None:
     assert stored() == []
 
 
+@once
 def test_without_workers_the_run_says_so(own: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some seconds, with the queue's name, and those who are there for other queues."""
     monkeypatch.setattr(on_celery, "ARRIVAL", 1.0)
@@ -270,6 +278,7 @@ def test_without_workers_the_run_says_so(own: Crew, monkeypatch: pytest.MonkeyPa
     assert f"{other.name} (elsewhere)" in str(caught.value)
 
 
+@once
 def test_without_a_broker_the_run_says_so(own: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some seconds, and not never."""
     monkeypatch.setattr(on_celery, "ARRIVAL", 1.0)
@@ -279,6 +288,7 @@ def test_without_a_broker_the_run_says_so(own: Crew, monkeypatch: pytest.MonkeyP
         run(own)
 
 
+@once
 def test_a_worker_that_comes_late_with_another_key_ends_the_run(own: Crew) -> None:
     """It is no chunk's fault: the run ends, and nothing is lost that was stored."""
     first = own.start(size=1)
@@ -306,6 +316,7 @@ def create_slowly_at_first(row: functions.Row) -> None:
     functions.create(row)
 
 
+@once
 def test_chunks_that_wait_behind_a_slow_one_are_no_loss(own: Crew) -> None:
     """Overdue chunks are looked for: one is found at work, the others' turn has not come."""
     own.start("--prefetch-multiplier", "1", size=1)
@@ -319,6 +330,7 @@ def test_chunks_that_wait_behind_a_slow_one_are_no_loss(own: Crew) -> None:
     assert stored() == names(range(4))
 
 
+@once
 def test_a_slow_chunk_that_others_overtake_is_no_loss(own: Crew) -> None:
     """The queue is past it, and a worker has it: it is waited for."""
     own.start(size=2)
@@ -392,6 +404,7 @@ def create_soon(row: functions.Row) -> None:
     functions.create(row)
 
 
+@once
 def test_a_source_that_pauses_is_no_silence_of_the_workers(own: Crew) -> None:
     """While nothing is out, nobody has anything to answer, however long that is."""
     own.start(size=1)

@@ -31,6 +31,9 @@ from tests.executors.contract import ExecutorContract
 from tests.executors.functions import endless_rows, name, names, rows, stored
 from tests.waiting import HANG, wait_until
 
+#: Who comes, goes and is refused is a matter of the cluster, whatever its database is.
+once = pytest.mark.only_on("sqlite")
+
 
 class TestDask(ExecutorContract):
     """The contract, on one cluster for all tests: what a run leaves in it would show."""
@@ -180,6 +183,7 @@ class TestBadClusters:
     def run(self, function: Any, items: Any, **options: Any) -> carpool.Report:
         return carpool.run(function, items, **{"progress": False, **options})
 
+    @once
     def test_no_workers(self, class_environment: dict[str, str], tmp_path: Path) -> None:
         """A cluster without workers ends the run after a while, with the remedy."""
         with dask_cluster(tmp_path, class_environment, 0) as cluster, cluster.client() as client:
@@ -189,6 +193,7 @@ class TestBadClusters:
             ):
                 self.run(functions.create, rows(3), executor=engine)
 
+    @once
     def test_a_worker_that_comes_late_is_waited_for(
         self, class_environment: dict[str, str], tmp_path: Path
     ) -> None:
@@ -199,6 +204,7 @@ class TestBadClusters:
 
         assert (report.workers, report.succeeded) == (1, 3)
 
+    @once
     def test_a_scheduler_needs_no_carpool(
         self, class_environment: dict[str, str], tmp_path: Path
     ) -> None:
@@ -210,6 +216,7 @@ class TestBadClusters:
         ):
             assert self.run(functions.create, rows(9), executor=client).succeeded == 9
 
+    @once
     def test_a_worker_without_carpool(
         self, class_environment: dict[str, str], tmp_path: Path
     ) -> None:
@@ -234,6 +241,7 @@ class TestBadClusters:
         ):
             self.run(functions.create, rows(3), executor=client)
 
+    @once
     def test_a_bad_worker_that_joins_late_ends_the_run(
         self, class_environment: dict[str, str], tmp_path: Path
     ) -> None:
@@ -304,6 +312,7 @@ class TestBadClusters:
         assert [(f.index, f.stage) for f in report.failures] == [(1, "run"), (0, "unknown")]
         assert (tmp_path / "runs").read_text().split() == [name(0)]
 
+    @once
     def test_all_workers_lost(self, class_environment: dict[str, str], tmp_path: Path) -> None:
         """Where no worker is left, and none comes, the run ends."""
         with dask_cluster(tmp_path, class_environment, 1) as cluster, cluster.client() as client:
@@ -319,6 +328,7 @@ class TestBadClusters:
         assert report.total == report.succeeded + report.failed + report.unknown
         assert (report.succeeded in (0, 10), report.unknown) == (True, 20)
 
+    @once
     def test_a_scheduler_that_dies(self, class_environment: dict[str, str], tmp_path: Path) -> None:
         """The run ends with an error, at once; what was in flight is unknown."""
         with dask_cluster(tmp_path, class_environment, 2) as cluster:
@@ -358,6 +368,7 @@ class TestBadClusters:
         assert len({outcome.value for outcome in outcomes}) == 3
         assert (report.workers, report.succeeded) == (3, 60)
 
+    @once
     def test_a_worker_that_joins_late_works(
         self,
         class_environment: dict[str, str],

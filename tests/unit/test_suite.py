@@ -110,3 +110,9 @@ def test_the_numbers_are_appended_to_the_file_that_the_caller_names(tmp_path, mo
 def test_tests_do_not_write_into_the_callers_file(monkeypatch):
     monkeypatch.setenv("CARPOOL_TEST_COUNTS", "counts")
     assert all(not run.environment["CARPOOL_TEST_COUNTS"] for run in suite.plan(["sqlite"], [], {}))
+
+
+def test_tests_compile_what_they_import_once(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    runs = suite.plan(["sqlite"], [], {})
+    assert all("PYTHONDONTWRITEBYTECODE" not in run.environment for run in runs)

@@ -15,6 +15,9 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_connections_left")
 
+#: What is told, plotted and advised is made of figures, whatever database they are of.
+once = pytest.mark.only_on("sqlite")
+
 FUNCTIONS = (
     COMMON
     + """
@@ -83,6 +86,7 @@ def test_a_report_and_nothing_stored(carpool: Command, folder: Path) -> None:
     assert not User.objects.exists()
 
 
+@once
 @pytest.mark.parametrize("quiet", [["-v", "0"], ["--no-progress"]], ids=str)
 def test_quiet(carpool: Command, folder: Path, quiet: list[str]) -> None:
     """Without progress, stderr is empty."""
@@ -115,6 +119,7 @@ def test_what_run_takes(carpool: Command, folder: Path, arguments: list[str]) ->
     assert sorted(User.objects.values_list("username", flat=True)) == there
 
 
+@once
 def test_json(carpool: Command, folder: Path) -> None:
     """One object, whatever the function prints; the sample is as large as asked for."""
     done = carpool("bench", "shop.create_and_tell", "users.csv", *SHORT, "--json", "--sample", "40")
@@ -140,6 +145,7 @@ def test_items_that_fail(carpool: Command, folder: Path) -> None:
     assert not User.objects.exists()
 
 
+@once
 def test_nearly_all_items_fail(carpool: Command, folder: Path) -> None:
     """Exit code 1 with the first error, in place of a table of how fast they fail."""
     rows(folder, 60, raising=tuple(range(60)))
@@ -149,6 +155,7 @@ def test_nearly_all_items_fail(carpool: Command, folder: Path) -> None:
     assert not (folder / "a.png").exists()
 
 
+@once
 def test_few_items_fail(carpool: Command, folder: Path) -> None:
     """Exit code 1, and a recommendation all the same."""
     rows(folder, 300, raising=(3,))
@@ -158,6 +165,7 @@ def test_few_items_fail(carpool: Command, folder: Path) -> None:
     assert "see to them first" not in last
 
 
+@once
 def test_waiting_is_for_threads(carpool: Command, folder: Path) -> None:
     """By the share of an item's time, and by what was measured."""
     arguments = ["--seconds", "8", "--workers", "8", "--json"]
@@ -167,6 +175,7 @@ def test_waiting_is_for_threads(carpool: Command, folder: Path) -> None:
     assert "--executor threads --workers " in told["recommendation"]
 
 
+@once
 def test_computing_is_not_for_threads(carpool: Command, folder: Path) -> None:
     """Python's threads take turns at it."""
     arguments = ["--seconds", "4", "--workers", "2", "--json"]
@@ -175,12 +184,14 @@ def test_computing_is_not_for_threads(carpool: Command, folder: Path) -> None:
     assert "threads" not in told["recommendation"]
 
 
+@once
 def test_what_breaks_batches_is_named(carpool: Command, folder: Path) -> None:
     """By file and line, with the times."""
     done = carpool("bench", "shop.create_and_count", "users.csv", *SHORT)
     assert f" × shop.py:{LINE_OF_COUNT} (auth_user)\n" in done.stdout
 
 
+@once
 @pytest.mark.parametrize(("name", "begins"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml")])
 def test_a_plot(carpool: Command, folder: Path, name: str, begins: bytes) -> None:
     """In the format of its ending, over what was there."""
@@ -203,6 +214,7 @@ REFUSED: list[tuple[list[str], str]] = [
 ]
 
 
+@once
 @pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=lambda value: str(value)[:60])
 def test_what_cannot_work_is_refused(
     carpool: Command, folder: Path, arguments: list[str], words: str
@@ -215,6 +227,7 @@ def test_what_cannot_work_is_refused(
     assert not (folder / "ran").exists()
 
 
+@once
 def test_a_plot_needs_matplotlib(carpool: Command, folder: Path) -> None:
     """What to install is said before anything is run; without --plot nothing needs it."""
     (folder / "matplotlib.py").write_text("raise ImportError('not here')\n")
@@ -224,6 +237,7 @@ def test_a_plot_needs_matplotlib(carpool: Command, folder: Path) -> None:
     carpool("bench", "shop.create", "users.csv", *SHORT)
 
 
+@once
 def test_items_that_take_too_long(carpool: Command, folder: Path) -> None:
     """Rather than taking an hour, it says how long it would take."""
     done = carpool("bench", "shop.take_long", "users.csv", "--seconds", "2", code=2)
@@ -242,6 +256,7 @@ def test_ctrl_c(begin: Any, folder: Path) -> None:
     assert not User.objects.exists()
 
 
+@once
 def test_an_item_that_never_ends(begin: Any, folder: Path) -> None:
     """It is said where, and for how long; Ctrl-C ends it, and nothing is left."""
     script = begin("bench", "shop.hang", "users.csv")
@@ -257,6 +272,7 @@ def test_an_item_that_never_ends(begin: Any, folder: Path) -> None:
     assert not User.objects.exists()
 
 
+@once
 def test_help(carpool: Command) -> None:
     """It explains itself."""
     done = carpool("bench", "--help")

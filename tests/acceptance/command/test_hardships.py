@@ -1,4 +1,7 @@
-"""``manage.py carpool run`` on what real files, pipes, disks and terminals do to a program."""
+"""``manage.py carpool run`` on what real files, pipes, disks and terminals do to a program.
+
+On one database: none of it is the database's.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from carpool.journal.models import Run
 from tests.acceptance.command.conftest import Command, names, shell, stored
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("no_connections_left")
+pytestmark = [pytest.mark.usefixtures("no_connections_left"), pytest.mark.only_on("sqlite")]
 
 
 # Files.
@@ -107,7 +110,6 @@ def write_jsonl(path: Path, count: int) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.only_on("sqlite")  # it doesn't touch the database
 @pytest.mark.parametrize(
     ("name", "write", "executor"),
     [("a.csv.gz", write_csv_gz, "processes"), ("a.jsonl", write_jsonl, "inline")],
