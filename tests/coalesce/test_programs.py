@@ -17,6 +17,7 @@ from django.db import DatabaseError, Error, connections, models, transaction
 from hypothesis import HealthCheck, Phase, find, given, settings
 
 from carpool.coalescing import EarlyFlush, Figures, Unit, barrier, coalesce
+from carpool.coalescing.queue import Queue
 from tests.app.models import Tag
 from tests.coalesce.comparison import Difference, compare
 from tests.coalesce.language import Program, check_constraints, read
@@ -324,7 +325,7 @@ def keeping_what_is_undone(using: tuple[str, ...]) -> Iterator[None]:
     undo = Unit._roll_back_to_savepoint
 
     def keep(self: Unit, sid: str) -> None:
-        with mock.patch.object(Unit, "_drop", return_value=set()):
+        with mock.patch.object(Queue, "drop", return_value=set()):
             undo(self, sid)
 
     with mock.patch.object(Unit, "_roll_back_to_savepoint", keep), coalesce(using):

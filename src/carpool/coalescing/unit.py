@@ -10,7 +10,7 @@ taken away after it:
 - ``_savepoint``, ``_savepoint_commit``, ``_savepoint_rollback``: see Note [Savepoints]
     A block of ``atomic()`` has to meet its own errors, and no others. So what the database might
     refuse is written before a savepoint is made, and before it is released. What it surely takes
-    (`Unit._may_be_refused`) stays: ``update_or_create()`` opens a block for each object. Of what
+    (`Queue.may_be_refused`) stays: ``update_or_create()`` opens a block for each object. Of what
     stays it is known, by the rows' numbers, what is older than the savepoint: it is written first,
     and kept when the savepoint is undone. A savepoint is sent when the first write after it is:
     many a one never is.
@@ -36,7 +36,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -51,21 +51,16 @@ from django.db.transaction import TransactionManagementError
 from carpool.coalescing import barrier, cursors, keys, late, saving, writers
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
-from carpool.coalescing.flushing import Flusher, give_no_keys, rows_that
+from carpool.coalescing.flushing import Flusher
 from carpool.coalescing.isolating import Isolator
 from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.plans import Plan
+from carpool.coalescing.queue import Queue, between, give_no_keys
 from carpool.coalescing.registry import register, unregister
 from carpool.coalescing.rows import Row, Shape, Table
 from carpool.coalescing.shapes import ChangedRow, InsertShape, NewRow, UpdateShape
 from carpool.coalescing.updating import Updater, type_to_cast_to, updater_for
 from carpool.coalescing.values import MISSING, Given, frozen, has_placeholder, sum_on
-
-MOST_ROWS = 10_000
-"""Rows the queue holds before it writes itself."""
-
-MOST_BYTES = 8 * 1024 * 1024
-"""Bytes likewise, about."""
 
 FEW = 2
 """Rows of a table whose flush, for the sake of a late key, was not worth the queueing."""
@@ -126,24 +121,18 @@ class Unit:
         self.broken: BaseException | None = None  # see Note [Broken]
         self.lowest: dict[str, int] = {}  # by table, the lowest reserved key that was written
         self.auto_increment: int | None = None
+        self._knowledge = Knowledge()
+        self.queue = Queue(self._knowledge)
         self._figures: list[Figures] = []
         self._plans: dict[tuple[type[models.Model], type[models.Model]], Plan | None] = {}
         self._plans_of_all: dict[type[models.Model], Plan | None] = {}
         self._update_shapes: dict[tuple[Any, ...], UpdateShape | None] = {}
         self._shapes: dict[Any, list[tuple[Any, Any, Any, InsertShape | None]]] = {}
-        self._tables: dict[str, Table] = {}
-        self._mixed: set[str] = set()  # tables with queued rows whose keys were not reserved
-        self._rows = 0
-        self._bytes = 0
-        self._number = 0  # the next row's
         self._passing = False  # the statements are the unit's own
         self._suspended = False
         self.waited = 0.0  # seconds, for SQLite's write lock
         self.copying = 0.0  # seconds, in COPY, which no wrapper sees
         self._savepoints: dict[str, _Savepoint] = {}  # those since which nothing was written
-        self._unlooked: list[ChangedRow] = []  # queued since the last look, see Note [Savepoints]
-        self._unsure = False  # a queued row may be refused
-        self._knowledge = Knowledge()
         self._begin: Any = None  # SQLite's BEGIN, put off
         self._read_at_once: Counter[str] = Counter()
         self._firsts: Counter[str] = Counter()
@@ -219,7 +208,7 @@ class Unit:
                 setattr(thing, name, hook)
             register(connection, self)
             stack.callback(unregister, connection)
-            stack.callback(self.discard)
+            stack.callback(self.queue.discard)
             stack.enter_context(connection.execute_wrapper(self))
             yield
 
@@ -240,7 +229,7 @@ class Unit:
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Write what is queued, and execute everything at once for the block."""
-        self.flush(EarlyFlush("a run", place()) if self._rows else None)
+        self.flush(EarlyFlush("a run", place()) if self.queue.rows else None)
         before, self._suspended = self._suspended, True
         try:
             yield
@@ -348,7 +337,7 @@ class Unit:
     def _entered(self) -> None:
         for figures in self._figures:
             figures.queued += 1
-        if self._rows >= MOST_ROWS or self._bytes >= MOST_BYTES:
+        if self.queue.is_full:
             self.flush(None)  # as it should be
 
     def _lost_its_transaction(self) -> bool:
@@ -357,7 +346,7 @@ class Unit:
         if self._driver is None:
             self._driver = driver
         elif driver is not self._driver:
-            self.discard()
+            self.queue.discard()
             self._savepoints.clear()
             self._begin = None
             self._suspended = self._lost = True
@@ -371,7 +360,7 @@ class Unit:
         already, sending this one at once would mean sending those that it depends on.
         """
         most = FIRST_SAVES if number == 1 else FIRST_BULKS
-        if self.isolates or self._rows or self._firsts[table] >= most:
+        if self.isolates or self.queue.rows or self._firsts[table] >= most:
             return False
         self._firsts[table] += 1
         return True
@@ -426,7 +415,7 @@ class Unit:
                 return None
             if self._is_one_of_the_first(meta.db_table, number):
                 return MISSING  # type: ignore[no-any-return]
-            if meta.db_table in self._mixed:  # the first look must see its rows
+            if meta.db_table in self.queue.mixed:  # the first look must see its rows
                 self.flush(EarlyFlush(meta.db_table, place()))
             if not self._keys.can_reserve(meta.db_table, auto.column):
                 return None
@@ -443,7 +432,7 @@ class Unit:
         waiting: late.LateKey | None = None
         if shape.reserve is not None:
             assert self._keys is not None
-            if name in self._mixed:
+            if name in self.queue.mixed:
                 self.flush(EarlyFlush(name, place()))
             returned = self._keys.next(name, shape.reserve.column)
             values.append(returned)
@@ -456,36 +445,11 @@ class Unit:
             if self._keys is not None:
                 given = shape.key_of(values) if shape.key_of is not None else None
                 if self._keys.given(name, given):
-                    self._mixed.add(name)
+                    self.queue.mixed.add(name)
             if shape.given is not None:
                 returned = shape.converted(values[shape.columns[shape.given.column]])
-        self._append(NewRow(self._number, shape, values, self.tag, waiting))
+        self.queue.append(NewRow(self.queue.number, shape, values, self.tag, waiting))
         return returned
-
-    def _append(self, row: Row) -> None:
-        if row.number >= self._number:
-            self._number = row.number + 1
-        shape = row.shape
-        try:
-            table = self._tables[shape.table]
-        except KeyError:
-            table = self._tables[shape.table] = Table(self._other_values)
-        table.append(row)
-        if type(row) is ChangedRow:
-            self._unlooked.append(row)
-        else:
-            self._unsure = True
-        self._rows += 1
-        self._bytes += shape.sizes.of(row.values)
-
-    def _other_values(self, row: Row, column: str) -> Iterable[Any] | None:
-        """Tell what a queued row has in a column of the database now; None if that isn't known."""
-        if type(row) is not ChangedRow:
-            return () if column in row.shape.columns else None
-        if any(column == field.column for field in row.shape.keys):
-            return ()
-        value = self._knowledge.value(row.shape.table, row.key, column)
-        return None if value is MISSING else (value,)
 
     def watch(self, field: Any) -> None:
         """See to a key's attribute until the block's end: see `late`."""
@@ -500,9 +464,9 @@ class Unit:
         Only where the row as it was would surely have been taken: a loop would have met the error.
         """
         query = compiler.query
-        if result_type != ROW_COUNT or not self._rows or self._suspended:
+        if result_type != ROW_COUNT or not self.queue.rows or self._suspended:
             return None
-        table = self._tables.get(query.get_meta().db_table)
+        table = self.queue.tables.get(query.get_meta().db_table)
         if table is None or not table.by_key:
             return None
         rows = self._asked_rows(query, table)
@@ -528,7 +492,7 @@ class Unit:
             return None
         self.connection.validate_no_broken_transaction()
         for row, number, new in changes:
-            self._tables[row.shape.table].change(row, number, new)
+            self.queue.tables[row.shape.table].change(row, number, new)
             self._tie(row)
         for figures in self._figures:
             figures.queued += 1
@@ -594,7 +558,7 @@ class Unit:
         """Tell whether there is a row with the key of these values: queued, or seen."""
         assert shape.key_of is not None
         key = shape.key_of(values)
-        table = self._tables.get(shape.table)
+        table = self.queue.tables.get(shape.table)
         if table is not None and key in table.by_key:
             return True
         return self._knowledge.exists(shape.table, key)
@@ -603,14 +567,14 @@ class Unit:
         self, shape: UpdateShape, obj: models.Model, values: list[Any], forced: str
     ) -> None:
         assert shape.key_of is not None
-        table = self._tables.get(shape.table)
+        table = self.queue.tables.get(shape.table)
         row = table.by_key.get(shape.key_of(values)) if table is not None else None
         if row is not None:
             assert table is not None
             if self._change_row(table, row, shape, values):
                 return
             self.flush(EarlyFlush(shape.table, place()))
-        self._append(ChangedRow(self._number, shape, values, self.tag, obj, forced))
+        self.queue.append(ChangedRow(self.queue.number, shape, values, self.tag, obj, forced))
 
     def _change_row(self, table: Table, row: Row, shape: UpdateShape, values: list[Any]) -> bool:
         """Change a row that is queued already; return False if it has to be written before."""
@@ -637,7 +601,7 @@ class Unit:
         for field, value in zip(shape.changed, values, strict=False):
             table.change(row, row.shape.columns[field.column], value)
         if type(row) is ChangedRow:
-            self._unlooked.append(row)
+            self.queue.was_changed(row)
         self._tie(row)
         return True
 
@@ -653,7 +617,9 @@ class Unit:
 
     def _are_of_this_savepoint(self) -> bool:
         """Tell whether that is so of all that is queued."""
-        return all(self._is_of_this_savepoint(table.rows[0]) for table in self._tables.values())
+        return all(
+            self._is_of_this_savepoint(table.rows[0]) for table in self.queue.tables.values()
+        )
 
     def _is_of_this_savepoint(self, row: Row) -> bool:
         """Tell whether undoing the youngest savepoint drops the row."""
@@ -721,11 +687,11 @@ class Unit:
             reads = _reads(sql)
         else:
             reads = not isinstance(compiler.query, (InsertQuery, UpdateQuery, DeleteQuery))
-        if self._rows:
+        if self.queue.rows:
             if compiler is None:
                 touched: str | None = "SQL of your own"
             else:
-                touched = barrier.touched(compiler, sql, self._tables)
+                touched = barrier.touched(compiler, sql, self.queue.tables)
             if touched is not None:
                 self.flush(EarlyFlush(touched, place()))
         if not reads:
@@ -746,7 +712,7 @@ class Unit:
             ) from self.broken
 
     def _before_a_write(self, compiler: Any, sql: Any) -> None:
-        if self._rows and not self._are_of_this_savepoint():
+        if self.queue.rows and not self._are_of_this_savepoint():
             # They come before it, or undoing it would undo them.
             self.flush(EarlyFlush("a write after a savepoint", place()))
         self.begin()
@@ -775,7 +741,7 @@ class Unit:
         if self._passing or self.connection.needs_rollback:
             return
         self._refuse_if_broken()
-        if self._rows:
+        if self.queue.rows:
             self.flush(EarlyFlush("SQL of your own", place()))
         self._before_a_write(None, None)
 
@@ -807,27 +773,12 @@ class Unit:
 
     def _make_savepoint(self, sid: str) -> None:
         self._refuse_if_broken()
-        if self._may_be_refused():
+        if self.queue.may_be_refused():
             self.flush(EarlyFlush("a savepoint", place()))
-        self._savepoints[sid] = _Savepoint(self._number)
+        self._savepoints[sid] = _Savepoint(self.queue.number)
         if self._suspended:
             self._send_savepoints()
             self._savepoints.clear()
-
-    def _may_be_refused(self) -> bool:
-        """Tell whether there is a queued row that the database may refuse, or not find."""
-        while self._unlooked and not self._unsure:
-            row = self._unlooked.pop()
-            shape = row.shape
-            self._unsure = (
-                shape.may_be_unsettled
-                or not self._knowledge.exists(shape.table, row.key)
-                or not all(
-                    shape.checks.surely_pass(number, row.values[number])
-                    for number in range(len(shape.changed))
-                )
-            )
-        return self._unsure
 
     def _send_savepoints(self) -> None:
         """Send those that were not: what comes may have to be undone by them."""
@@ -842,7 +793,7 @@ class Unit:
     def _release_savepoint(self, sid: str) -> None:
         if self.broken is not None:
             raise self.broken  # Django undoes the savepoint
-        if self._may_be_refused():
+        if self.queue.may_be_refused():
             # Django undoes the savepoint if this raises; it could not if the connection were
             # marked for rollback.
             self.flush(EarlyFlush("a savepoint", place()), marks=False)
@@ -860,7 +811,7 @@ class Unit:
 
     def _roll_back_to_savepoint(self, sid: str) -> None:
         savepoint = self._savepoints.get(sid)
-        dropped = self._drop(lambda row: savepoint is None or row.number >= savepoint.mark)
+        dropped = self.queue.drop(lambda row: savepoint is None or row.number >= savepoint.mark)
         self._knowledge.rolled_back(None if savepoint is None else dropped)
         # rollback_exc: why Django has marked the block for rollback. Checked on 5.2, 6.0, 6.1.
         cause = self.connection.rollback_exc  # type: ignore[attr-defined]
@@ -877,7 +828,7 @@ class Unit:
                 self._keys.forget()
 
     def _roll_back(self) -> None:
-        self.discard()
+        self.queue.discard()
         self._savepoints.clear()
         self._begin = None
         self.broken = None
@@ -913,13 +864,9 @@ class Unit:
     def write(self) -> None:
         """Write what is queued, unless the transaction or a savepoint will be rolled back."""
         if self.connection.closed_in_transaction:
-            self.discard()
+            self.queue.discard()
         elif not self.connection.needs_rollback:
             self.flush(None)
-
-    def discard(self) -> None:
-        """Drop what is queued: the transaction is undone."""
-        give_no_keys(self._clear())
 
     def begin_group(self) -> None:
         """Forget whose rows were written and refused: what is undone from here on is younger."""
@@ -931,38 +878,15 @@ class Unit:
     def drop(self, tag: Hashable) -> None:
         """Drop what is queued under one tag, and the memory of an error."""
         self.broken = None
-        self._drop(lambda row: row.tag == tag)
-
-    def _drop(self, goes: Callable[[Row], bool]) -> set[str]:
-        """Drop some rows; return the tables that get no row now."""
-        dropped = set()
-        mixed = set(self._mixed)
-        tables = self._clear()
-        for table in tables.values():
-            give_no_keys(rows_that(goes, {"": table}))
-            for row in table.rows:
-                if not goes(row):
-                    self._append(row)
-                elif type(row) is NewRow:
-                    dropped.add(row.shape.table)
-        self._mixed = mixed & self._tables.keys()
-        return dropped
-
-    def _clear(self) -> dict[str, Table]:
-        tables, self._tables = self._tables, {}
-        self._rows = self._bytes = 0
-        self._mixed.clear()
-        self._unlooked.clear()
-        self._unsure = False
-        return tables
+        self.queue.drop(lambda row: row.tag == tag)
 
     def _flush_for(self, key: late.LateKey) -> None:
         """Write what is queued because a key is read; without a row, there is no key."""
-        if self._rows:
+        if self.queue.rows:
             instance = key.instance
             name = instance._meta.db_table if instance is not None else "a key"
             # Where every key is read at once, queueing gains nothing.
-            table = self._tables.get(name)
+            table = self.queue.tables.get(name)
             if table is not None and len(table.rows) <= FEW:
                 self._read_at_once[name] += 1
             else:
@@ -981,16 +905,16 @@ class Unit:
         Raises:
             DatabaseError: a row was refused. What was queued is dropped.
         """
-        if not self._rows:
+        if not self.queue.rows:
             return
         if not self.connection.in_atomic_block:  # its transaction has ended without us: closed
-            self.discard()
+            self.queue.discard()
             return
         for figures in self._figures:
             figures.flushes += 1
             if early is not None:
                 figures.early[early] += 1
-        tables = self._clear()
+        tables = self.queue.clear()
         try:
             with self._own():
                 self.begin()
@@ -1014,7 +938,7 @@ class Unit:
         """
         waiting, self._savepoints = self._savepoints, {}
         last = next(reversed(waiting.values()), None)
-        if last is not None and not _between(tables, 0, last.mark):
+        if last is not None and not between(tables, 0, last.mark):
             for sid, savepoint in waiting.items():
                 if not savepoint.sent:
                     self.make_savepoint(sid)
@@ -1025,13 +949,13 @@ class Unit:
                 self.release_savepoint(sid)
         lowest = 0
         for sid, savepoint in waiting.items():
-            if older := _between(tables, lowest, savepoint.mark):
+            if older := between(tables, lowest, savepoint.mark):
                 yield older
             self.make_savepoint(sid)
             lowest = savepoint.mark
         if lowest == 0:
             yield tables
-        elif younger := _between(tables, lowest, self._number):
+        elif younger := between(tables, lowest, self.queue.number):
             yield younger
 
     def begin_handing_out(self) -> None:
@@ -1121,11 +1045,6 @@ def _put_back(thing: Any, name: str, value: Any) -> None:
         delattr(thing, name)
     else:
         setattr(thing, name, value)
-
-
-def _between(tables: dict[str, Table], lowest: int, end: int) -> dict[str, Table]:
-    """Return the rows of some numbers."""
-    return rows_that(lambda row: lowest <= row.number < end, tables)
 
 
 def _may_become(row: Row, number: int, new: Any) -> bool:
