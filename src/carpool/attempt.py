@@ -251,7 +251,8 @@ class Attempt:
 
     def _result(self, ending: Ending, fault: Fault | None = None) -> ChunkResult:
         cpu = time.thread_time() - self.cpu_before
-        seconds = time.monotonic() - self.began - sum(unit.waited for unit in self.units)
+        waited = sum(unit.transaction.waited for unit in self.units)
+        seconds = time.monotonic() - self.began - waited
         return ChunkResult(
             number=self.number,
             ending=ending,

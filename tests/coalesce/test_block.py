@@ -600,7 +600,13 @@ def test_the_connection_is_as_before(raises: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["saving.install", "unit.register", "unit.cursors.guarded", "unit.Unit._put_off_begin"]
+    "where",
+    [
+        "saving.install",
+        "unit.register",
+        "unit.cursors.guarded",
+        "transaction.Transaction._put_off_begin",
+    ],
 )
 def test_who_interrupts_a_block_that_opens_leaves_no_trace(
     where: str, monkeypatch: pytest.MonkeyPatch

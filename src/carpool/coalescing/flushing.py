@@ -177,18 +177,18 @@ class Point:
     def set(self) -> None:
         """Be here: nothing was written since it was set."""
         if not self._is_set:
-            self._unit.make_savepoint(self._sid)
+            self._unit.transaction.make_savepoint(self._sid)
             self._is_set = True
 
     def undo(self) -> None:
         """Undo what was written since."""
         if self._is_set:
-            self._unit.undo_savepoint(self._sid)
+            self._unit.transaction.undo_savepoint(self._sid)
 
     def release(self) -> None:
         """Keep what was written since."""
         if self._is_set:
-            self._unit.release_savepoint(self._sid)
+            self._unit.transaction.release_savepoint(self._sid)
             self._is_set = False
 
 

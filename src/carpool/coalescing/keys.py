@@ -165,7 +165,7 @@ class AutoincrementKeys:
             "EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = %s "
             "AND sql LIKE '%%PRIMARY KEY AUTOINCREMENT%%')"
         )
-        locked = unit.holds_lock
+        locked = unit.transaction.holds_lock
         if locked:
             size = 0
         rows = unit.ask(

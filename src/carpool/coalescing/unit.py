@@ -7,13 +7,7 @@ taken away after it:
 - ``execute_wrappers``: every statement passes the barrier, which writes the queue first if the
   statement may see it;
 - ``make_cursor``, ``make_debug_cursor``: callproc() and COPY pass by execute wrappers;
-- ``_savepoint``, ``_savepoint_commit``, ``_savepoint_rollback``: see Note [Savepoints]
-    A block of ``atomic()`` has to meet its own errors, and no others. So what the database might
-    refuse is written before a savepoint is made, and before it is released. What it surely takes
-    (`Queue.may_be_refused`) stays: ``update_or_create()`` opens a block for each object. Of what
-    stays it is known, by the rows' numbers, what is older than the savepoint: it is written first,
-    and kept when the savepoint is undone. A savepoint is sent when the first write after it is:
-    many a one never is.
+- the methods that begin and roll back the transaction and its savepoints: see `transaction`.
 
 Note [Broken]
     After a flush that was refused, nothing can be sent until its savepoint is undone, and
@@ -22,23 +16,13 @@ Note [Broken]
     block's savepoint raises, an error of rows that are not the block's; Django would then roll
     back whatever is around it without a word. So the error is kept, and raised again where the
     block that the rows belong to ends; even if Django has marked that block because of it.
-
-Note [Lock]
-    SQLite has one write lock. BEGIN IMMEDIATE takes it when the first write is sent, not when the
-    block begins, so that several processes prepare their rows side by side. Until then reads are
-    in no transaction, as in a plain loop. A transaction that reads first and writes later gets
-    "database is locked" at once if another has written between
-    (https://www.sqlite.org/lang_transaction.html); this way there is none.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -55,10 +39,11 @@ from carpool.coalescing.flushing import Flusher
 from carpool.coalescing.isolating import Isolator
 from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.plans import Plan
-from carpool.coalescing.queue import Queue, between, give_no_keys
+from carpool.coalescing.queue import Queue, give_no_keys
 from carpool.coalescing.registry import register, unregister
 from carpool.coalescing.rows import Row, Shape, Table
 from carpool.coalescing.shapes import ChangedRow, InsertShape, NewRow, UpdateShape
+from carpool.coalescing.transaction import Transaction
 from carpool.coalescing.updating import Updater, type_to_cast_to, updater_for
 from carpool.coalescing.values import MISSING, Given, frozen, has_placeholder, sum_on
 
@@ -85,14 +70,6 @@ class Executed(NamedTuple):
 
     matched: int
     last_id: Any
-
-
-@dataclass(slots=True)
-class _Savepoint:
-    """``mark``: the number that the next row had when it was made."""
-
-    mark: int
-    sent: bool = False
 
 
 class Unit:
@@ -129,11 +106,8 @@ class Unit:
         self._update_shapes: dict[tuple[Any, ...], UpdateShape | None] = {}
         self._shapes: dict[Any, list[tuple[Any, Any, Any, InsertShape | None]]] = {}
         self._passing = False  # the statements are the unit's own
-        self._suspended = False
-        self.waited = 0.0  # seconds, for SQLite's write lock
+        self.is_suspended = False
         self.copying = 0.0  # seconds, in COPY, which no wrapper sees
-        self._savepoints: dict[str, _Savepoint] = {}  # those since which nothing was written
-        self._begin: Any = None  # SQLite's BEGIN, put off
         self._read_at_once: Counter[str] = Counter()
         self._firsts: Counter[str] = Counter()
         self._driver: Any = None  # the driver's connection, when first used
@@ -160,6 +134,7 @@ class Unit:
             self._isolator = Isolator(self, self._flusher)
         if self._keys is not None:
             self._keys.begin(self)
+        self.transaction = Transaction(self, self.queue, self._knowledge, self._keys)
         self.keys_are_late = vendor == "mysql"
 
     @property
@@ -186,20 +161,14 @@ class Unit:
                 unregister(connection)
             return
         connection.ensure_connection()
-        # Private names of BaseDatabaseWrapper and DatabaseOperations, all called on the instance:
-        # checked on 5.2, 6.0, 6.1.
+        # Names of BaseDatabaseWrapper and DatabaseOperations, called on the instance: checked on
+        # 5.2, 6.0, 6.1.
         hooks: list[tuple[Any, str, Any]] = [
             (connection.ops, "compiler", Compilers(self, connection.ops.compiler)),
             (connection, "make_cursor", cursors.guarded(connection.make_cursor)),
             (connection, "make_debug_cursor", cursors.guarded(connection.make_debug_cursor)),
-            (connection, "_savepoint", self._make_savepoint),
-            (connection, "_savepoint_commit", self._release_savepoint),
-            (connection, "_savepoint_rollback", self._roll_back_to_savepoint),
-            (connection, "_rollback", self._roll_back),
+            *((connection, name, hook) for name, hook in self.transaction.hooks().items()),
         ]
-        if hasattr(connection, "_start_transaction_under_autocommit"):
-            hooks.append((connection, "_start_transaction_under_autocommit", self._put_off_begin))
-        self._send = {name: getattr(thing, name) for thing, name, _ in hooks}
         with ExitStack() as stack:
             stack.enter_context(saving.kept())
             stack.callback(self._unwatch)
@@ -230,11 +199,11 @@ class Unit:
     def suspended(self) -> Iterator[None]:
         """Write what is queued, and execute everything at once for the block."""
         self.flush(EarlyFlush("a run", place()) if self.queue.rows else None)
-        before, self._suspended = self._suspended, True
+        before, self.is_suspended = self.is_suspended, True
         try:
             yield
         finally:
-            self._suspended = before
+            self.is_suspended = before
 
     # Into the queue.
 
@@ -255,9 +224,9 @@ class Unit:
         """
         if not self.has_strategy or len(objs) > SMALL_BULK:
             return None
-        if self._suspended or self._lost_its_transaction():
+        if self.is_suspended or self._lost_its_transaction():
             return None
-        self._refuse_if_broken()
+        self.refuse_if_broken()
         if self.connection.needs_rollback:
             self.given_up = {}  # Django refuses it, but tells of a bad value first
             return None
@@ -314,7 +283,7 @@ class Unit:
         """Tell whether rows may be queued just now; if not, Django's own way says why."""
         connection = self.connection
         return not (
-            self._suspended
+            self.is_suspended
             or self.broken is not None
             or connection.needs_rollback
             or (connection.connection is not self._driver and self._lost_its_transaction())
@@ -347,9 +316,8 @@ class Unit:
             self._driver = driver
         elif driver is not self._driver:
             self.queue.discard()
-            self._savepoints.clear()
-            self._begin = None
-            self._suspended = self._lost = True
+            self.transaction.forget()
+            self.is_suspended = self._lost = True
         return self._lost
 
     def _is_one_of_the_first(self, table: str, number: int) -> bool:
@@ -464,7 +432,7 @@ class Unit:
         Only where the row as it was would surely have been taken: a loop would have met the error.
         """
         query = compiler.query
-        if result_type != ROW_COUNT or not self.queue.rows or self._suspended:
+        if result_type != ROW_COUNT or not self.queue.rows or self.is_suspended:
             return None
         table = self.queue.tables.get(query.get_meta().db_table)
         if table is None or not table.by_key:
@@ -488,7 +456,7 @@ class Unit:
                 if not _may_become(row, number, new):
                     return None
                 changes.append((row, number, new))
-        if not all(map(self._is_of_this_savepoint, rows)):
+        if not all(map(self.transaction.undoes, rows)):
             return None
         self.connection.validate_no_broken_transaction()
         for row, number, new in changes:
@@ -578,7 +546,7 @@ class Unit:
 
     def _change_row(self, table: Table, row: Row, shape: UpdateShape, values: list[Any]) -> bool:
         """Change a row that is queued already; return False if it has to be written before."""
-        if not self._is_of_this_savepoint(row):
+        if not self.transaction.undoes(row):
             return False
         columns = row.shape.columns
         if type(row) is NewRow and (
@@ -607,23 +575,13 @@ class Unit:
 
     def learn(self, compiler: Any, result: Any) -> None:
         """Take note of what a SELECT has found."""
-        if not self._suspended:
+        if not self.is_suspended:
             self._knowledge.learn(compiler, result)
 
     def _tie(self, row: Row) -> None:
         """Take note that a row of another tag is changed: both belong together from now on."""
         if row.tag != self.tag:  # whoever drops one of them must not keep half of the other
             self.written.update((row.tag, self.tag))
-
-    def _are_of_this_savepoint(self) -> bool:
-        """Tell whether that is so of all that is queued."""
-        return all(
-            self._is_of_this_savepoint(table.rows[0]) for table in self.queue.tables.values()
-        )
-
-    def _is_of_this_savepoint(self, row: Row) -> bool:
-        """Tell whether undoing the youngest savepoint drops the row."""
-        return not self._savepoints or row.number >= next(reversed(self._savepoints.values())).mark
 
     def _asked_rows(self, query: Any, table: Table) -> list[NewRow] | None:
         """Return the queued rows that an UPDATE's condition names by key, if it names no others."""
@@ -679,7 +637,7 @@ class Unit:
         """See every statement, as an execute wrapper."""
         if self._passing or self.connection.needs_rollback:  # in which case Django refuses it
             return execute(sql, params, many, context)
-        self._refuse_if_broken()
+        self.refuse_if_broken()
         if self._lost_its_transaction():
             return execute(sql, params, many, context)
         compiler = self.statement
@@ -696,15 +654,16 @@ class Unit:
                 self.flush(EarlyFlush(touched, place()))
         if not reads:
             self._before_a_write(compiler, sql)
-        elif self._savepoints and self.connection.vendor != "sqlite":
-            self._send_savepoints()  # an error of this statement may be undone by one
+        else:
+            self.transaction.before_a_read()
         before, self.statement = self.statement, None
         try:
             return execute(sql, params, many, context)
         finally:
             self.statement = before
 
-    def _refuse_if_broken(self) -> None:
+    def refuse_if_broken(self) -> None:
+        """Refuse what Django would refuse after an error: see Note [Broken]."""
         if self.broken is not None:
             raise TransactionManagementError(
                 "Queued rows were refused in the current transaction. You can't execute queries "
@@ -712,12 +671,7 @@ class Unit:
             ) from self.broken
 
     def _before_a_write(self, compiler: Any, sql: Any) -> None:
-        if self.queue.rows and not self._are_of_this_savepoint():
-            # They come before it, or undoing it would undo them.
-            self.flush(EarlyFlush("a write after a savepoint", place()))
-        self.begin()
-        self._send_savepoints()
-        self._savepoints.clear()
+        self.transaction.before_a_write()
         self.written.add(self.tag)
         query = None if compiler is None else compiler.query
         if query is None:
@@ -740,113 +694,10 @@ class Unit:
         """Write the queue before something that no wrapper sees, on the driver's own cursor."""
         if self._passing or self.connection.needs_rollback:
             return
-        self._refuse_if_broken()
+        self.refuse_if_broken()
         if self.queue.rows:
             self.flush(EarlyFlush("SQL of your own", place()))
         self._before_a_write(None, None)
-
-    # The transaction.
-
-    @property
-    def holds_lock(self) -> bool:
-        """Whether what is written now is in the block's transaction."""
-        return self._begin is None
-
-    def _put_off_begin(self) -> None:
-        if self._suspended:
-            self._begin = None
-            self._send["_start_transaction_under_autocommit"]()
-        else:
-            self._begin = True
-
-    def begin(self) -> None:
-        """Send the BEGIN that was put off: see Note [Lock]."""
-        if self._begin is None:
-            return
-        self._begin = None
-        # Not when the block is over already, nor when the connection was closed in it.
-        if self.connection.in_atomic_block and self.connection.connection is not None:
-            began = time.monotonic()
-            with self.connection.wrap_database_errors:
-                self.connection.connection.execute("BEGIN IMMEDIATE")
-            self.waited += time.monotonic() - began
-
-    def _make_savepoint(self, sid: str) -> None:
-        self._refuse_if_broken()
-        if self.queue.may_be_refused():
-            self.flush(EarlyFlush("a savepoint", place()))
-        self._savepoints[sid] = _Savepoint(self.queue.number)
-        if self._suspended:
-            self._send_savepoints()
-            self._savepoints.clear()
-
-    def _send_savepoints(self) -> None:
-        """Send those that were not: what comes may have to be undone by them."""
-        if any(not savepoint.sent for savepoint in self._savepoints.values()):
-            self.begin()
-            with self._own():
-                for sid, savepoint in self._savepoints.items():
-                    if not savepoint.sent:
-                        self.make_savepoint(sid)
-                        savepoint.sent = True
-
-    def _release_savepoint(self, sid: str) -> None:
-        if self.broken is not None:
-            raise self.broken  # Django undoes the savepoint
-        if self.queue.may_be_refused():
-            # Django undoes the savepoint if this raises; it could not if the connection were
-            # marked for rollback.
-            self.flush(EarlyFlush("a savepoint", place()), marks=False)
-        savepoint = self._savepoints.get(sid)
-        if savepoint is not None:
-            self._forget_savepoints(sid)
-        if savepoint is None or savepoint.sent:
-            self.release_savepoint(sid)
-
-    def _forget_savepoints(self, sid: str) -> None:
-        """Forget one since which nothing was written, and those after it."""
-        made = list(self._savepoints)
-        for later in made[made.index(sid) :]:
-            del self._savepoints[later]
-
-    def _roll_back_to_savepoint(self, sid: str) -> None:
-        savepoint = self._savepoints.get(sid)
-        dropped = self.queue.drop(lambda row: savepoint is None or row.number >= savepoint.mark)
-        self._knowledge.rolled_back(None if savepoint is None else dropped)
-        # rollback_exc: why Django has marked the block for rollback. Checked on 5.2, 6.0, 6.1.
-        cause = self.connection.rollback_exc  # type: ignore[attr-defined]
-        if sys.exc_info()[1] is not None or cause is not self.broken:
-            self.broken = None  # the rows that were refused are undone as well, see Note [Broken]
-        if savepoint is not None:
-            self._forget_savepoints(sid)
-            self._savepoints[sid] = savepoint
-        else:
-            self._savepoints.clear()
-        if savepoint is None or savepoint.sent:
-            self.undo_savepoint(sid)
-            if self._keys is not None:
-                self._keys.forget()
-
-    def _roll_back(self) -> None:
-        self.queue.discard()
-        self._savepoints.clear()
-        self._begin = None
-        self.broken = None
-        self._send["_rollback"]()
-
-    def make_savepoint(self, sid: str) -> None:
-        """Send a savepoint."""
-        self._send["_savepoint"](sid)
-
-    def undo_savepoint(self, sid: str) -> None:
-        """Go back to a savepoint that was sent."""
-        with self._own():
-            self._send["_savepoint_rollback"](sid)
-
-    def release_savepoint(self, sid: str) -> None:
-        """Release a savepoint that was sent."""
-        with self._own():
-            self._send["_savepoint_commit"](sid)
 
     # Out of the queue.
 
@@ -855,11 +706,11 @@ class Unit:
 
         Its on_commit callbacks, which run with the hooks still in place, are not in the block.
         """
-        self._suspended = True
+        self.is_suspended = True
         self.write()
         if self.broken is not None:
             raise self.broken
-        self._begin = None  # nothing was written
+        self.transaction.end()
 
     def write(self) -> None:
         """Write what is queued, unless the transaction or a savepoint will be rolled back."""
@@ -916,9 +767,9 @@ class Unit:
                 figures.early[early] += 1
         tables = self.queue.clear()
         try:
-            with self._own():
-                self.begin()
-                for part in self._parts_by_savepoint(tables):
+            with self.own_statements():
+                self.transaction.begin()
+                for part in self.transaction.in_turn(tables):
                     if self.isolates:
                         self._isolator.write(part)
                     else:
@@ -930,33 +781,6 @@ class Unit:
             raise
         for table in tables:
             self._knowledge.forget(table)
-
-    def _parts_by_savepoint(self, tables: dict[str, Table]) -> Iterator[dict[str, Table]]:
-        """Yield the rows that come before each savepoint since which nothing was written.
-
-        One that was sent, for the sake of a read, is taken back and sent again in its place.
-        """
-        waiting, self._savepoints = self._savepoints, {}
-        last = next(reversed(waiting.values()), None)
-        if last is not None and not between(tables, 0, last.mark):
-            for sid, savepoint in waiting.items():
-                if not savepoint.sent:
-                    self.make_savepoint(sid)
-            yield tables
-            return
-        for sid, savepoint in reversed(waiting.items()):
-            if savepoint.sent:
-                self.release_savepoint(sid)
-        lowest = 0
-        for sid, savepoint in waiting.items():
-            if older := between(tables, lowest, savepoint.mark):
-                yield older
-            self.make_savepoint(sid)
-            lowest = savepoint.mark
-        if lowest == 0:
-            yield tables
-        elif younger := between(tables, lowest, self.queue.number):
-            yield younger
 
     def begin_handing_out(self) -> None:
         """Forget the keys that have arrived in a try that was undone."""
@@ -982,7 +806,8 @@ class Unit:
             self._knowledge.inserted(table, (key_of(row.values) for row in rows))
 
     @contextmanager
-    def _own(self) -> Iterator[None]:
+    def own_statements(self) -> Iterator[None]:
+        """Let what is sent in the block pass the barrier: it is the unit's own."""
         before, self._passing = self._passing, True
         try:
             yield
@@ -994,7 +819,7 @@ class Unit:
     def execute(self, sql: str, params: Any, *, many: bool = False) -> Executed:
         """Send a statement of the unit's own."""
         self.figures_sent(1)
-        with self._own(), self.connection.cursor() as cursor:
+        with self.own_statements(), self.connection.cursor() as cursor:
             if many:
                 cursor.executemany(sql, params)
             else:
@@ -1004,10 +829,9 @@ class Unit:
     def ask(self, sql: str, params: Any) -> list[Any]:
         """Send a statement of the unit's own; return its rows."""
         self.figures_sent(1)
-        if self.holds_lock:
-            with self._own():
-                self._send_savepoints()
-        with self._own(), self.connection.cursor() as cursor:
+        if self.transaction.holds_lock:
+            self.transaction.send_savepoints()
+        with self.own_statements(), self.connection.cursor() as cursor:
             cursor.execute(sql, params)
             return list(cursor.fetchall())
 
