@@ -332,7 +332,7 @@ class Attempt:
                         connection, isolates=True, reserved=self.reserved.get(connection.alias)
                     )
                     if unit.has_strategy:
-                        self.reserved[connection.alias] = unit.reserved
+                        self.reserved[connection.alias] = unit.keys
                         stack.enter_context(unit.installed())
                         stack.enter_context(unit.counting(self.figures))
                         self.units.append(unit)

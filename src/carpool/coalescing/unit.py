@@ -20,7 +20,6 @@ Note [Broken]
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -32,35 +31,23 @@ from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.models.sql.constants import ROW_COUNT
 from django.db.transaction import TransactionManagementError
 
-from carpool.coalescing import barrier, cursors, keys, late, saving, writers
+from carpool.coalescing import barrier, cursors, late, saving
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
 from carpool.coalescing.flushing import Flusher
+from carpool.coalescing.inserts import Inserts
 from carpool.coalescing.isolating import Isolator
+from carpool.coalescing.keys import Keys, keys_for
 from carpool.coalescing.knowledge import Knowledge
-from carpool.coalescing.plans import Plan
+from carpool.coalescing.plans import Plans
 from carpool.coalescing.queue import Queue, give_no_keys
 from carpool.coalescing.registry import register, unregister
 from carpool.coalescing.rows import Row, Shape, Table
-from carpool.coalescing.shapes import ChangedRow, InsertShape, NewRow, UpdateShape
+from carpool.coalescing.shapes import ChangedRow, NewRow, UpdateShape
 from carpool.coalescing.transaction import Transaction
 from carpool.coalescing.updating import Updater, type_to_cast_to, updater_for
-from carpool.coalescing.values import MISSING, Given, frozen, has_placeholder, sum_on
-
-FEW = 2
-"""Rows of a table whose flush, for the sake of a late key, was not worth the queueing."""
-
-OFTEN = 16
-"""Such flushes in a row after which the table's rows are written at once, to the block's end."""
-
-FIRST_SAVES = 3
-"""Rows of a table that are sent at once, since there may be no more that need a key reserved."""
-
-FIRST_BULKS = 6
-"""Likewise, small bulk_create()s."""
-
-SMALL_BULK = 100
-"""Rows up to which a bulk_create() joins the queue; a larger one is a batch by itself."""
+from carpool.coalescing.values import MISSING, frozen, has_placeholder, sum_on
+from carpool.coalescing.writers import writer_for
 
 _plain_tables: WeakKeyDictionary[BaseDatabaseWrapper, dict[str, bool]] = WeakKeyDictionary()
 
@@ -86,11 +73,10 @@ class Unit:
         connection: BaseDatabaseWrapper,
         *,
         isolates: bool = False,
-        reserved: keys.Keys | None = None,
+        reserved: Keys | None = None,
     ) -> None:
         self.connection = connection
         self.isolates = isolates
-        self.given_up: Given | None = None
         self.statement: Any = None  # the compiler whose statement is being executed
         self.tag: Hashable = None
         self.written: set[Hashable] = set()  # tags with rows in the database, or SQL of their own
@@ -101,46 +87,25 @@ class Unit:
         self._knowledge = Knowledge()
         self.queue = Queue(self._knowledge)
         self._figures: list[Figures] = []
-        self._plans: dict[tuple[type[models.Model], type[models.Model]], Plan | None] = {}
-        self._plans_of_all: dict[type[models.Model], Plan | None] = {}
         self._update_shapes: dict[tuple[Any, ...], UpdateShape | None] = {}
-        self._shapes: dict[Any, list[tuple[Any, Any, Any, InsertShape | None]]] = {}
         self._passing = False  # the statements are the unit's own
         self.is_suspended = False
         self.copying = 0.0  # seconds, in COPY, which no wrapper sees
-        self._read_at_once: Counter[str] = Counter()
-        self._firsts: Counter[str] = Counter()
         self._driver: Any = None  # the driver's connection, when first used
         self._lost = False  # it is another by now
         self._arrivals: list[tuple[late.LateKey, Any]] = []
         self._watched: set[tuple[type[models.Model], str]] = set()
-        self._keys: keys.Keys | None = None
-        self._writer: writers.Writer | None = None
-        vendor = connection.vendor
-        can_return = connection.features.can_return_columns_from_insert
-        if vendor == "sqlite":
-            self._writer = writers.ExecuteMany(self)
-            if can_return:  # SQLite 3.35 has RETURNING
-                self._keys = reserved or keys.AutoincrementKeys()
-        elif vendor == "postgresql":
-            self._keys = reserved or keys.SequenceKeys()
-            is_psycopg3 = connection.Database.__name__ == "psycopg"  # type: ignore[attr-defined]
-            self._writer = writers.Copy(self) if is_psycopg3 else writers.MultiRow(self)
-        elif vendor == "mysql":
-            self._writer = writers.MultiRow(self)
+        self.keys = reserved or keys_for(connection)
+        self._writer = writer_for(self)
         self._updater: Updater | None = updater_for(self)
         if self._writer is not None:
             self._flusher = Flusher(self, self._writer, self._updater)
             self._isolator = Isolator(self, self._flusher)
-        if self._keys is not None:
-            self._keys.begin(self)
-        self.transaction = Transaction(self, self.queue, self._knowledge, self._keys)
-        self.keys_are_late = vendor == "mysql"
-
-    @property
-    def reserved(self) -> keys.Keys | None:
-        """The keys that are left, for the next unit on this connection."""
-        return self._keys
+        if self.keys is not None:
+            self.keys.begin(self)
+        self.transaction = Transaction(self, self.queue, self._knowledge, self.keys)
+        self.inserts = Inserts(self, self.queue, self.keys)
+        self.plans = Plans(self)
 
     @property
     def has_strategy(self) -> bool:
@@ -207,78 +172,6 @@ class Unit:
 
     # Into the queue.
 
-    def take(
-        self,
-        model: type[models.Model],
-        objs: Sequence[models.Model],
-        fields: Sequence[Any],
-        returning: Sequence[Any] | None,
-        *,
-        raw: bool = False,
-        on_conflict: Any = None,
-    ) -> list[Any] | None:
-        """Queue the rows of an INSERT; return what it returns, or None if it must be executed.
-
-        The arguments are those of Django's INSERT query. ``returning``: the fields whose values
-        are wanted back. After None, `given_up` has the values that must not be asked for again.
-        """
-        if not self.has_strategy or len(objs) > SMALL_BULK:
-            return None
-        if self.is_suspended or self._lost_its_transaction():
-            return None
-        self.refuse_if_broken()
-        if self.connection.needs_rollback:
-            self.given_up = {}  # Django refuses it, but tells of a bad value first
-            return None
-        shape = self.shape(model, fields, returning or [], on_conflict, len(objs))
-        if shape is None:
-            return None
-        if shape.late is not None and (
-            self._read_at_once[shape.table] >= OFTEN
-            # It would be told of a late key, which nobody is to see.
-            or any(type(obj).__setattr__ is not object.__setattr__ for obj in objs)
-        ):
-            return None
-        prepared = []
-        given: Given = {}
-        for obj in objs:
-            values = shape.values.quick(obj) if not raw else None
-            if values is None:
-                values = shape.values.one_by_one(obj, given, raw=raw)
-            if values is None:
-                self.given_up = given
-                return None
-            prepared.append(values)
-        returned = [(self._enter(shape, obj, v),) for obj, v in zip(objs, prepared, strict=True)]
-        self._entered()
-        return returned if returning else []
-
-    def plan_of(self, kind: type[models.Model], model: type[models.Model]) -> Plan | None:
-        """Return how objects of a class are saved in a model's table; None: as Django does it."""
-        try:
-            plan = self._plans[kind, model]
-            if plan is None or plan.is_current():
-                return plan
-        except KeyError:
-            pass
-        plan = Plan.of(self, kind, model) if self.has_strategy else None
-        self._plans[kind, model] = plan
-        return plan
-
-    def plan_of_all(self, kind: type[models.Model]) -> Plan | None:
-        """Return the plan that is all of how objects of a class are saved, if there is one."""
-        try:
-            plan = self._plans_of_all[kind]
-            if plan is None or plan.is_current():
-                return plan
-        except KeyError:
-            pass
-        plan = self.plan_of(kind, kind._meta.concrete_model or kind)
-        if plan is not None and not plan.is_all:
-            plan = None
-        self._plans_of_all[kind] = plan
-        return plan
-
     def takes_rows(self) -> bool:
         """Tell whether rows may be queued just now; if not, Django's own way says why."""
         connection = self.connection
@@ -286,30 +179,17 @@ class Unit:
             self.is_suspended
             or self.broken is not None
             or connection.needs_rollback
-            or (connection.connection is not self._driver and self._lost_its_transaction())
+            or (connection.connection is not self._driver and self.has_lost_its_transaction())
         )
 
-    def insert(self, shape: InsertShape, obj: models.Model) -> Any:
-        """Queue a single row, if that can be done quickly; return what RETURNING would, or None.
-
-        `MISSING`: nothing has happened, and `take` is the way. Ask `takes_rows` before.
-        """
-        if shape.late is not None and self._read_at_once[shape.table] >= OFTEN:
-            return MISSING
-        values = shape.values.quick(obj)
-        if values is None:
-            return MISSING
-        returned = self._enter(shape, obj, values)
-        self._entered()
-        return returned
-
-    def _entered(self) -> None:
+    def has_queued(self) -> None:
+        """Count a write that was put off; write all that is queued if it is much."""
         for figures in self._figures:
             figures.queued += 1
         if self.queue.is_full:
             self.flush(None)  # as it should be
 
-    def _lost_its_transaction(self) -> bool:
+    def has_lost_its_transaction(self) -> bool:
         """Tell whether the connection has been closed since; queue no more then."""
         driver = self.connection.connection
         if self._driver is None:
@@ -319,105 +199,6 @@ class Unit:
             self.transaction.forget()
             self.is_suspended = self._lost = True
         return self._lost
-
-    def _is_one_of_the_first(self, table: str, number: int) -> bool:
-        """Tell whether rows should be sent at once, since there may be no more of them.
-
-        Reserving a key takes a statement: a block with a single row, or a single bulk_create(),
-        of a table would be slower for it. In a run there are more; and where other rows are queued
-        already, sending this one at once would mean sending those that it depends on.
-        """
-        most = FIRST_SAVES if number == 1 else FIRST_BULKS
-        if self.isolates or self.queue.rows or self._firsts[table] >= most:
-            return False
-        self._firsts[table] += 1
-        return True
-
-    def shape(
-        self,
-        model: type[models.Model],
-        fields: Sequence[Any],
-        returning: Sequence[Any],
-        on_conflict: Any,
-        number: int,
-    ) -> InsertShape | None:
-        known = self._shapes.setdefault(model, [])
-        for its_fields, its_returning, its_conflict, shape in known:
-            if its_fields == fields and its_returning == returning and its_conflict is on_conflict:
-                return shape
-        shape = self._new_shape(model, fields, returning, on_conflict, number)
-        if shape is MISSING:
-            self.given_up = {}  # the compiler need not ask again
-            return None
-        known.append((list(fields), list(returning), on_conflict, shape))
-        return shape
-
-    def _new_shape(
-        self,
-        model: type[models.Model],
-        all_fields: Sequence[Any],
-        returning: Sequence[Any],
-        conflict: Any,
-        number: int,
-    ) -> InsertShape | None:
-        meta = model._meta
-        auto: Any = meta.auto_field
-        if conflict is not None and conflict.name != "IGNORE":
-            return None
-        if not meta.managed or meta.db_table.startswith('"'):
-            return None
-        if any(has_placeholder(field, self.connection) for field in all_fields):
-            return None
-        if any(field is not auto for field in returning):
-            return None
-        fields = list(all_fields)
-        wanted = bool(returning) and auto not in fields
-        if wanted and conflict is not None:
-            return None
-        if wanted and self.keys_are_late:
-            if not fields:
-                return None
-            return InsertShape(self.connection, model, fields, conflict, late=auto)
-        if wanted:
-            if self._keys is None:
-                return None
-            if self._is_one_of_the_first(meta.db_table, number):
-                return MISSING  # type: ignore[no-any-return]
-            if meta.db_table in self.queue.mixed:  # the first look must see its rows
-                self.flush(EarlyFlush(meta.db_table, place()))
-            if not self._keys.can_reserve(meta.db_table, auto.column):
-                return None
-            return InsertShape(self.connection, model, [*fields, auto], conflict, reserve=auto)
-        if not fields:
-            return None
-        given = auto if auto in fields and returning else None
-        return InsertShape(self.connection, model, fields, conflict, given=given)
-
-    def _enter(self, shape: InsertShape, obj: Any, values: list[Any]) -> Any:
-        """Queue one row; return what RETURNING would, or None."""
-        name = shape.table
-        returned: Any = None
-        waiting: late.LateKey | None = None
-        if shape.reserve is not None:
-            assert self._keys is not None
-            if name in self.queue.mixed:
-                self.flush(EarlyFlush(name, place()))
-            returned = self._keys.next(name, shape.reserve.column)
-            values.append(returned)
-            if shape.converts:
-                returned = shape.converted(returned)
-        elif shape.late is not None:
-            returned = waiting = late.LateKey(obj, shape.late.attname, self._flush_for)
-            self.watch(shape.late)
-        else:
-            if self._keys is not None:
-                given = shape.key_of(values) if shape.key_of is not None else None
-                if self._keys.given(name, given):
-                    self.queue.mixed.add(name)
-            if shape.given is not None:
-                returned = shape.converted(values[shape.columns[shape.given.column]])
-        self.queue.append(NewRow(self.queue.number, shape, values, self.tag, waiting))
-        return returned
 
     def watch(self, field: Any) -> None:
         """See to a key's attribute until the block's end: see `late`."""
@@ -519,7 +300,7 @@ class Unit:
         if must_be_known and not self._exists(shape, prepared):
             return False
         self._enter_change(shape, obj, prepared, forced)
-        self._entered()
+        self.has_queued()
         return True
 
     def _exists(self, shape: UpdateShape, values: list[Any]) -> bool:
@@ -638,7 +419,7 @@ class Unit:
         if self._passing or self.connection.needs_rollback:  # in which case Django refuses it
             return execute(sql, params, many, context)
         self.refuse_if_broken()
-        if self._lost_its_transaction():
+        if self.has_lost_its_transaction():
             return execute(sql, params, many, context)
         compiler = self.statement
         if compiler is None:
@@ -676,13 +457,13 @@ class Unit:
         query = None if compiler is None else compiler.query
         if query is None:
             self._knowledge.unknown_sql(sql)
-            if self._keys is not None:
-                self._keys.forget()
+            if self.keys is not None:
+                self.keys.forget()
         elif isinstance(query, InsertQuery):
             self._knowledge.inserted(query.get_meta().db_table)
             self._knowledge.forget(query.get_meta().db_table)
-            if self._keys is not None:
-                self._keys.forget(query.get_meta().db_table)
+            if self.keys is not None:
+                self.keys.forget(query.get_meta().db_table)
         elif isinstance(query, DeleteQuery) or any(
             field.primary_key for field, _, _ in query.values
         ):
@@ -730,21 +511,6 @@ class Unit:
         """Drop what is queued under one tag, and the memory of an error."""
         self.broken = None
         self.queue.drop(lambda row: row.tag == tag)
-
-    def _flush_for(self, key: late.LateKey) -> None:
-        """Write what is queued because a key is read; without a row, there is no key."""
-        if self.queue.rows:
-            instance = key.instance
-            name = instance._meta.db_table if instance is not None else "a key"
-            # Where every key is read at once, queueing gains nothing.
-            table = self.queue.tables.get(name)
-            if table is not None and len(table.rows) <= FEW:
-                self._read_at_once[name] += 1
-            else:
-                self._read_at_once[name] = 0
-            self.flush(EarlyFlush(name, place()))
-        if not key.known:
-            key.arrive(None)
 
     def flush(self, early: EarlyFlush | None, *, marks: bool = True) -> None:
         """Write what is queued.
