@@ -80,7 +80,7 @@ class _Update(_Marked):
     """
 
     def execute_sql(self, result_type: Any) -> Any:  # type: ignore[override]
-        changed = self.unit.change(self, result_type)
+        changed = self.unit.changes.take(self, result_type)
         if changed is not None:
             return changed
         return super().execute_sql(result_type)

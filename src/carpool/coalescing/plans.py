@@ -211,7 +211,7 @@ class Plan:
         elif not is_surely_saved(obj, self._model, using):
             return None
         shape = self._update_shape(update_fields)
-        if shape is None or not self._unit.update(shape, obj, key, None, forced):
+        if shape is None or not self._unit.changes.update(shape, obj, key, None, forced):
             return None
         return True
 
@@ -225,7 +225,7 @@ class Plan:
                 if not field.primary_key
                 and (not update_fields or {field.name, field.attname} & set(update_fields))
             ]
-            shape = self._unit.update_shape(self._model, changed)
+            shape = self._unit.changes.shape(self._model, changed)
             if len(self._updates) < MOST_SHAPES:
                 self._updates[update_fields] = shape
             return shape

@@ -232,10 +232,10 @@ def _do_update(original: Any) -> Any:
             and (forced_update or is_surely_saved(self, model, using))
             and unit.takes_rows()
         ):
-            shape = unit.update_shape(model, [field for field, _, _ in values])
+            shape = unit.changes.shape(model, [field for field, _, _ in values])
             forced = forced_message(bool(update_fields)) if forced_update else ""
             given = [value for _, _, value in values]
-            if shape is not None and unit.update(shape, self, pk_val, given, forced):
+            if shape is not None and unit.changes.update(shape, self, pk_val, given, forced):
                 return [()] if returning_fields else True
         return original(
             self, base_qs, using, pk_val, values, update_fields, forced_update, *returning_fields

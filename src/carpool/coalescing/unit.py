@@ -28,10 +28,10 @@ from weakref import WeakKeyDictionary
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
-from django.db.models.sql.constants import ROW_COUNT
 from django.db.transaction import TransactionManagementError
 
 from carpool.coalescing import barrier, cursors, late, saving
+from carpool.coalescing.changes import Changes
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
 from carpool.coalescing.flushing import Flusher
@@ -42,11 +42,11 @@ from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.plans import Plans
 from carpool.coalescing.queue import Queue, give_no_keys
 from carpool.coalescing.registry import register, unregister
-from carpool.coalescing.rows import Row, Shape, Table
-from carpool.coalescing.shapes import ChangedRow, NewRow, UpdateShape
+from carpool.coalescing.rows import Shape
+from carpool.coalescing.shapes import NewRow
 from carpool.coalescing.transaction import Transaction
-from carpool.coalescing.updating import Updater, type_to_cast_to, updater_for
-from carpool.coalescing.values import MISSING, frozen, has_placeholder, sum_on
+from carpool.coalescing.updating import updater_for
+from carpool.coalescing.values import MISSING
 from carpool.coalescing.writers import writer_for
 
 _plain_tables: WeakKeyDictionary[BaseDatabaseWrapper, dict[str, bool]] = WeakKeyDictionary()
@@ -87,7 +87,6 @@ class Unit:
         self._knowledge = Knowledge()
         self.queue = Queue(self._knowledge)
         self._figures: list[Figures] = []
-        self._update_shapes: dict[tuple[Any, ...], UpdateShape | None] = {}
         self._passing = False  # the statements are the unit's own
         self.is_suspended = False
         self.copying = 0.0  # seconds, in COPY, which no wrapper sees
@@ -97,14 +96,17 @@ class Unit:
         self._watched: set[tuple[type[models.Model], str]] = set()
         self.keys = reserved or keys_for(connection)
         self._writer = writer_for(self)
-        self._updater: Updater | None = updater_for(self)
+        updater = updater_for(self)
         if self._writer is not None:
-            self._flusher = Flusher(self, self._writer, self._updater)
+            self._flusher = Flusher(self, self._writer, updater)
             self._isolator = Isolator(self, self._flusher)
         if self.keys is not None:
             self.keys.begin(self)
         self.transaction = Transaction(self, self.queue, self._knowledge, self.keys)
         self.inserts = Inserts(self, self.queue, self.keys)
+        self.changes = Changes(
+            self, self.queue, self.transaction, self._knowledge, can_update=updater is not None
+        )
         self.plans = Plans(self)
 
     @property
@@ -207,210 +209,10 @@ class Unit:
             late.install(*entry)
             self._watched.add(entry)
 
-    def change(self, compiler: Any, result_type: Any) -> int | None:
-        """Change rows that are still queued; return how many, or None if it must be executed.
-
-        Only where the row as it was would surely have been taken: a loop would have met the error.
-        """
-        query = compiler.query
-        if result_type != ROW_COUNT or not self.queue.rows or self.is_suspended:
-            return None
-        table = self.queue.tables.get(query.get_meta().db_table)
-        if table is None or not table.by_key:
-            return None
-        rows = self._asked_rows(query, table)
-        if not rows:
-            return None
-        changes: list[tuple[NewRow, int, Any]] = []
-        for field, model, value in query.values:
-            if model is not None and model._meta.concrete_model is not (
-                query.get_meta().concrete_model
-            ):
-                return None
-            for row in rows:
-                number = row.shape.columns.get(field.column)
-                if number is None or field.primary_key:
-                    return None
-                new = self._new_value(field, value, row, number)
-                if new is MISSING or (new is None and not field.null):
-                    return None
-                if not _may_become(row, number, new):
-                    return None
-                changes.append((row, number, new))
-        if not all(map(self.transaction.undoes, rows)):
-            return None
-        self.connection.validate_no_broken_transaction()
-        for row, number, new in changes:
-            self.queue.tables[row.shape.table].change(row, number, new)
-            self._tie(row)
-        for figures in self._figures:
-            figures.queued += 1
-        return len(rows)
-
-    # Changes of rows that are there.
-
-    def update_shape(self, model: type[models.Model], changed: Sequence[Any]) -> UpdateShape | None:
-        """Return the shape of an UPDATE by primary key; None if such a one must be executed."""
-        key = (model, *(field.column for field in changed))
-        if key not in self._update_shapes:
-            may_be_queued = (
-                self._updater is not None
-                and changed
-                and model._meta.managed
-                and not model._meta.db_table.startswith('"')
-                and self._can_be_listed([*changed, *model._meta.pk_fields])
-            )
-            shape = UpdateShape(self.connection, model, changed) if may_be_queued else None
-            self._update_shapes[key] = shape
-            if shape is not None and not shape.key_is_own:
-                self.watch(shape.keys[0])
-        return self._update_shapes[key]
-
-    def _can_be_listed(self, fields: Sequence[Any]) -> bool:
-        """Tell whether values for these columns can stand in a list of rows."""
-        connection = self.connection
-        return not any(has_placeholder(field, connection) for field in fields) and (
-            connection.vendor != "postgresql"
-            or all(type_to_cast_to(field, connection) for field in fields)
-        )
-
-    def update(
-        self, shape: UpdateShape, obj: models.Model, key: Any, values: Any, forced: str
-    ) -> bool:
-        """Queue the change of a single row; return False if it must be executed.
-
-        Ask `takes_rows` before.
-
-        Args:
-            key: the primary key's value.
-            values: what the fields' pre_save() gave; None: they are to be read off the instance,
-                if that can be done quickly.
-            forced: what Django says if there is no such row; empty: it inserts one.
-        """
-        if self._knowledge.doubts(shape.table):
-            return False
-        prepared_key = shape.prepared_key(key)
-        if prepared_key is None:
-            return False
-        prepared = shape.values.quick(obj) if values is None else shape.all_values(values)
-        if prepared is None:
-            return False
-        prepared += prepared_key
-        must_be_known = shape.key_has_spellings or (shape.key_is_own and not forced)
-        if must_be_known and not self._exists(shape, prepared):
-            return False
-        self._enter_change(shape, obj, prepared, forced)
-        self.has_queued()
-        return True
-
-    def _exists(self, shape: UpdateShape, values: list[Any]) -> bool:
-        """Tell whether there is a row with the key of these values: queued, or seen."""
-        assert shape.key_of is not None
-        key = shape.key_of(values)
-        table = self.queue.tables.get(shape.table)
-        if table is not None and key in table.by_key:
-            return True
-        return self._knowledge.exists(shape.table, key)
-
-    def _enter_change(
-        self, shape: UpdateShape, obj: models.Model, values: list[Any], forced: str
-    ) -> None:
-        assert shape.key_of is not None
-        table = self.queue.tables.get(shape.table)
-        row = table.by_key.get(shape.key_of(values)) if table is not None else None
-        if row is not None:
-            assert table is not None
-            if self._change_row(table, row, shape, values):
-                return
-            self.flush(EarlyFlush(shape.table, place()))
-        self.queue.append(ChangedRow(self.queue.number, shape, values, self.tag, obj, forced))
-
-    def _change_row(self, table: Table, row: Row, shape: UpdateShape, values: list[Any]) -> bool:
-        """Change a row that is queued already; return False if it has to be written before."""
-        if not self.transaction.undoes(row):
-            return False
-        columns = row.shape.columns
-        if type(row) is NewRow and (
-            shape.may_be_unsettled or not all(field.column in columns for field in shape.changed)
-        ):
-            return False
-        for field, value in zip(shape.changed, values, strict=False):
-            number = columns.get(field.column)
-            if number is not None and not _may_become(row, number, value):
-                return False
-        more = [field for field in shape.changed if field.column not in columns]
-        if more:
-            assert type(row) is ChangedRow
-            wider = self.update_shape(shape.model, [*row.shape.changed, *more])
-            if wider is None:
-                return False
-            new = [values[shape.columns[field.column]] for field in more]
-            at = len(row.shape.changed)
-            table.widen(row, wider, [*row.values[:at], *new, *row.values[at:]])
-        for field, value in zip(shape.changed, values, strict=False):
-            table.change(row, row.shape.columns[field.column], value)
-        if type(row) is ChangedRow:
-            self.queue.was_changed(row)
-        self._tie(row)
-        return True
-
     def learn(self, compiler: Any, result: Any) -> None:
         """Take note of what a SELECT has found."""
         if not self.is_suspended:
             self._knowledge.learn(compiler, result)
-
-    def _tie(self, row: Row) -> None:
-        """Take note that a row of another tag is changed: both belong together from now on."""
-        if row.tag != self.tag:  # whoever drops one of them must not keep half of the other
-            self.written.update((row.tag, self.tag))
-
-    def _asked_rows(self, query: Any, table: Table) -> list[NewRow] | None:
-        """Return the queued rows that an UPDATE's condition names by key, if it names no others."""
-        where = query.where
-        if (
-            query.related_updates
-            or query.is_sliced
-            or query.combinator
-            or query.extra_tables
-            or query.annotations
-            or where.negated
-            or where.connector != "AND"
-            or len(where.children) != 1
-        ):
-            return None
-        used = [alias for alias, uses in query.alias_refcount.items() if uses]
-        if len(used) > 1:
-            return None
-        found = barrier.asked(where.children[0], self.connection)
-        if found is None:
-            return None
-        column, values = found
-        if not column.target.primary_key or column.target.model is not query.get_meta().model:
-            return None
-        rows: list[NewRow] = []
-        for value in dict.fromkeys(values):
-            row = table.by_key.get(value)
-            if type(row) is not NewRow:
-                return None
-            rows.append(row)
-        return rows
-
-    def _new_value(self, field: Any, value: Any, row: Row, number: int) -> Any:
-        """Return a column's new value as the database is to get it, or MISSING."""
-        if hasattr(value, "resolve_expression"):
-            return sum_on(value, field, row, number)
-        if has_placeholder(field, self.connection):
-            return MISSING
-        if field.remote_field is not None and not (
-            self.connection.features.can_defer_constraint_checks
-        ):
-            return MISSING  # it may point at a row that is written later
-        if hasattr(value, "prepare_database_save"):
-            if not field.remote_field:
-                return MISSING
-            value = value.prepare_database_save(field)
-        value = frozen(field.get_db_prep_save(value, connection=self.connection))
-        return MISSING if hasattr(value, "as_sql") else value
 
     # The barrier.
 
@@ -601,6 +403,11 @@ class Unit:
             cursor.execute(sql, params)
             return list(cursor.fetchall())
 
+    def figures_queued(self) -> None:
+        """Count a write that was put off."""
+        for figures in self._figures:
+            figures.queued += 1
+
     def figures_sent(self, statements: int) -> None:
         """Count statements of the unit's own."""
         for figures in self._figures:
@@ -635,12 +442,6 @@ def _put_back(thing: Any, name: str, value: Any) -> None:
         delattr(thing, name)
     else:
         setattr(thing, name, value)
-
-
-def _may_become(row: Row, number: int, new: Any) -> bool:
-    """Tell whether a queued value may be changed: not if it may be refused as it was."""
-    old = row.values[number]
-    return bool(old == new or row.shape.checks.surely_pass(number, old))
 
 
 def _reads(sql: Any) -> bool:
