@@ -85,7 +85,7 @@ class Changes:
                 if not _may_become(row, number, new):
                     return None
                 changes.append((row, number, new))
-        if not all(map(self._transaction.undoes, rows)):
+        if not all(map(self._transaction.is_of_this_savepoint, rows)):
             return None
         self._connection.validate_no_broken_transaction()
         for row, number, new in changes:
@@ -139,7 +139,7 @@ class Changes:
         if must_be_known and not self._exists(shape, prepared):
             return False
         self._enter(shape, obj, prepared, forced)
-        self._unit.has_queued()
+        self._unit.queued()
         return True
 
     def _exists(self, shape: UpdateShape, values: list[Any]) -> bool:
@@ -165,7 +165,7 @@ class Changes:
 
     def _change(self, table: Table, row: Row, shape: UpdateShape, values: list[Any]) -> bool:
         """Change a row that is queued already; return False if it has to be written before."""
-        if not self._transaction.undoes(row):
+        if not self._transaction.is_of_this_savepoint(row):
             return False
         columns = row.shape.columns
         if type(row) is NewRow and (
@@ -188,7 +188,7 @@ class Changes:
         for field, value in zip(shape.changed, values, strict=False):
             table.change(row, row.shape.columns[field.column], value)
         if type(row) is ChangedRow:
-            self._queue.was_changed(row)
+            self._queue.changed(row)
         self._tie(row)
         return True
 

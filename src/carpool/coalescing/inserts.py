@@ -99,7 +99,7 @@ class Inserts:
                 return None
             prepared.append(values)
         returned = [(self._enter(shape, obj, v),) for obj, v in zip(objs, prepared, strict=True)]
-        unit.has_queued()
+        unit.queued()
         return returned if returning else []
 
     def insert(self, shape: InsertShape, obj: models.Model) -> Any:
@@ -113,7 +113,7 @@ class Inserts:
         if values is None:
             return MISSING
         returned = self._enter(shape, obj, values)
-        self._unit.has_queued()
+        self._unit.queued()
         return returned
 
     def shape(

@@ -73,12 +73,15 @@ class Queue:
         value = self._knowledge.value(row.shape.table, row.key, column)
         return None if value is MISSING else (value,)
 
-    def was_changed(self, row: ChangedRow) -> None:
+    def changed(self, row: ChangedRow) -> None:
         """Take note that a row has other values than when it was put in."""
         self._unlooked.append(row)
 
     def may_be_refused(self) -> bool:
-        """Tell whether there is a row that the database may refuse, or not find."""
+        """Tell whether there is a row that the database may refuse, or not find.
+
+        See Note [Savepoints] in `transaction`.
+        """
         while self._unlooked and not self._unsure:
             row = self._unlooked.pop()
             shape = row.shape

@@ -168,13 +168,15 @@ class Transaction:
         for later in made[made.index(sid) :]:
             del self._savepoints[later]
 
-    def undoes(self, row: Row) -> bool:
-        """Tell whether undoing the youngest savepoint drops a queued row, if there is one."""
+    def is_of_this_savepoint(self, row: Row) -> bool:
+        """Tell whether undoing the youngest savepoint drops a queued row."""
         return not self._savepoints or row.number >= next(reversed(self._savepoints.values())).mark
 
-    def _undoes_all(self) -> bool:
+    def _are_of_this_savepoint(self) -> bool:
         """Tell whether that is so of all that is queued."""
-        return all(self.undoes(table.rows[0]) for table in self._queue.tables.values())
+        return all(
+            self.is_of_this_savepoint(table.rows[0]) for table in self._queue.tables.values()
+        )
 
     # Sending.
 
@@ -185,7 +187,7 @@ class Transaction:
 
     def before_a_write(self) -> None:
         """Send what comes before a write that is not the queue's."""
-        if self._queue.rows and not self._undoes_all():
+        if self._queue.rows and not self._are_of_this_savepoint():
             # They come before it, or undoing it would undo them.
             self._unit.flush(EarlyFlush("a write after a savepoint", place()))
         self.begin()
@@ -202,11 +204,10 @@ class Transaction:
                         self.make_savepoint(sid)
                         savepoint.sent = True
 
-    def in_turn(self, tables: dict[str, Table]) -> Iterator[dict[str, Table]]:
-        """Send the savepoints since which nothing was written; yield the rows before each.
+    def parts_by_savepoint(self, tables: dict[str, Table]) -> Iterator[dict[str, Table]]:
+        """Send the savepoints since which nothing was written; yield the rows between them.
 
-        A savepoint that was sent, for the sake of a read, is taken back and sent again in its
-        place.
+        One that was sent, for the sake of a read, is taken back and sent again in its place.
         """
         waiting, self._savepoints = self._savepoints, {}
         last = next(reversed(waiting.values()), None)

@@ -1,4 +1,4 @@
-"""The queue of one connection, and the hooks that keep it unseen.
+"""The unit of work of one connection: the hooks that keep its queue unseen, and the flush.
 
 The hooks are attributes of the one connection object, put there for the time of the block and
 taken away after it:
@@ -64,8 +64,16 @@ class Unit:
 
     Between `installed` and its end, what is queued belongs to the connection's open transaction.
     `tag` names whose the rows are that are queued now, for one who wants to drop them (`drop`) or
-    to know whose a refused row was (`refused`, with ``isolates``). ``reserved``: what an earlier
-    unit on this connection has left.
+    to know whose a refused row was (`refused`, with ``isolates``). ``reserved``: the `keys` of an
+    earlier unit on this connection.
+
+    Attributes:
+        queue: what waits to be written.
+        transaction: what of the transaction was not sent yet.
+        inserts, changes: what puts rows into the queue.
+        plans: how objects are saved, by class.
+        keys: what reserves keys, with those that are left; None where none can be reserved.
+        is_suspended: nothing is queued.
     """
 
     def __init__(
@@ -172,7 +180,7 @@ class Unit:
         finally:
             self.is_suspended = before
 
-    # Into the queue.
+    # For what puts rows into the queue.
 
     def takes_rows(self) -> bool:
         """Tell whether rows may be queued just now; if not, Django's own way says why."""
@@ -184,12 +192,16 @@ class Unit:
             or (connection.connection is not self._driver and self.has_lost_its_transaction())
         )
 
-    def has_queued(self) -> None:
-        """Count a write that was put off; write all that is queued if it is much."""
-        for figures in self._figures:
-            figures.queued += 1
+    def queued(self) -> None:
+        """Take note that a write was put off; if that makes too many, write them."""
+        self.figures_queued()
         if self.queue.is_full:
             self.flush(None)  # as it should be
+
+    def figures_queued(self) -> None:
+        """Count a write that was put off."""
+        for figures in self._figures:
+            figures.queued += 1
 
     def has_lost_its_transaction(self) -> bool:
         """Tell whether the connection has been closed since; queue no more then."""
@@ -282,7 +294,7 @@ class Unit:
             self.flush(EarlyFlush("SQL of your own", place()))
         self._before_a_write(None, None)
 
-    # Out of the queue.
+    # The flush.
 
     def end(self) -> None:
         """Write what is left, and queue no more: the block is about to commit.
@@ -337,7 +349,7 @@ class Unit:
         try:
             with self.own_statements():
                 self.transaction.begin()
-                for part in self.transaction.in_turn(tables):
+                for part in self.transaction.parts_by_savepoint(tables):
                     if self.isolates:
                         self._isolator.write(part)
                     else:
@@ -350,28 +362,7 @@ class Unit:
         for table in tables:
             self._knowledge.forget(table)
 
-    def begin_handing_out(self) -> None:
-        """Forget the keys that have arrived in a try that was undone."""
-        self._arrivals.clear()
-
-    def hand_out(self) -> None:
-        """Give the late keys of what has been written to their instances: it is written for good,
-        while a part of a refused flush is written again, under other keys."""
-        for key, value in self._arrivals:
-            key.arrive(value)
-        self._arrivals.clear()
-
-    def inserted(self, rows: Sequence[NewRow]) -> None:
-        """Take note that rows of one shape were written."""
-        shape = rows[0].shape
-        table, key_of = shape.table, shape.key_of
-        if shape.reserve is not None:
-            key = rows[0].values[-1]  # they rise
-            self.lowest[table] = min(key, self.lowest.get(table, key))
-        if key_of is None or shape.reserve is not None:
-            self._knowledge.inserted(table)
-        else:
-            self._knowledge.inserted(table, (key_of(row.values) for row in rows))
+    # For what sends statements.
 
     @contextmanager
     def own_statements(self) -> Iterator[None]:
@@ -381,8 +372,6 @@ class Unit:
             yield
         finally:
             self._passing = before
-
-    # For keys and writers.
 
     def execute(self, sql: str, params: Any, *, many: bool = False) -> Executed:
         """Send a statement of the unit's own."""
@@ -403,21 +392,39 @@ class Unit:
             cursor.execute(sql, params)
             return list(cursor.fetchall())
 
-    def figures_queued(self) -> None:
-        """Count a write that was put off."""
-        for figures in self._figures:
-            figures.queued += 1
-
     def figures_sent(self, statements: int) -> None:
         """Count statements of the unit's own."""
         for figures in self._figures:
             figures.sent += statements
+
+    def inserted(self, rows: Sequence[NewRow]) -> None:
+        """Take note that rows of one shape were written."""
+        shape = rows[0].shape
+        table, key_of = shape.table, shape.key_of
+        if shape.reserve is not None:
+            key = rows[0].values[-1]  # they rise
+            self.lowest[table] = min(key, self.lowest.get(table, key))
+        if key_of is None or shape.reserve is not None:
+            self._knowledge.inserted(table)
+        else:
+            self._knowledge.inserted(table, (key_of(row.values) for row in rows))
 
     def take_keys(self, rows: Sequence[NewRow], values: Sequence[int]) -> None:
         """Take in the keys that the database has given to rows."""
         for row, value in zip(rows, values, strict=True):
             assert row.late is not None
             self._arrivals.append((row.late, row.shape.converted(value)))
+
+    def begin_handing_out(self) -> None:
+        """Forget the keys that have arrived in a try that was undone."""
+        self._arrivals.clear()
+
+    def hand_out(self) -> None:
+        """Give the late keys of what has been written to their instances: it is written for good,
+        while a part of a refused flush is written again, under other keys."""
+        for key, value in self._arrivals:
+            key.arrive(value)
+        self._arrivals.clear()
 
     @property
     def plain_tables(self) -> dict[str, bool]:
