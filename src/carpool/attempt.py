@@ -251,7 +251,8 @@ class Attempt:
 
     def _result(self, ending: Ending, fault: Fault | None = None) -> ChunkResult:
         cpu = time.thread_time() - self.cpu_before
-        seconds = time.monotonic() - self.began - sum(unit.waited for unit in self.units)
+        waited = sum(unit.transaction.waited for unit in self.units)
+        seconds = time.monotonic() - self.began - waited
         return ChunkResult(
             number=self.number,
             ending=ending,
@@ -331,7 +332,7 @@ class Attempt:
                         connection, isolates=True, reserved=self.reserved.get(connection.alias)
                     )
                     if unit.has_strategy:
-                        self.reserved[connection.alias] = unit.reserved
+                        self.reserved[connection.alias] = unit.keys
                         stack.enter_context(unit.installed())
                         stack.enter_context(unit.counting(self.figures))
                         self.units.append(unit)

@@ -15,8 +15,8 @@ from tests.app.models import Author
 def _from_the_first_row_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queue a table's first rows, too, unless the test is about them."""
     if "first_rows" not in request.keywords:
-        monkeypatch.setattr("carpool.coalescing.unit.FIRST_SAVES", 0)
-        monkeypatch.setattr("carpool.coalescing.unit.FIRST_BULKS", 0)
+        monkeypatch.setattr("carpool.coalescing.inserts.FIRST_SAVES", 0)
+        monkeypatch.setattr("carpool.coalescing.inserts.FIRST_BULKS", 0)
 
 
 @pytest.fixture

@@ -124,17 +124,17 @@ def test_keys_that_cannot_be_reserved(change: list[str], back: list[str]) -> Non
 
 def test_a_long_block_writes_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """The queue is bounded: by rows, and by bytes."""
-    monkeypatch.setattr("carpool.coalescing.unit.MOST_ROWS", 100)
+    monkeypatch.setattr("carpool.coalescing.queue.MOST_ROWS", 100)
     with carpool.coalesce() as figures:
         users(1050)
         unit = unit_of(connections["default"])
         assert unit is not None
-        assert unit._rows == 50
+        assert unit.queue.rows == 50
     assert figures.flushes == 11
     assert not figures.early  # nobody's fault
     assert User.objects.count() == 1050
 
-    monkeypatch.setattr("carpool.coalescing.unit.MOST_BYTES", 100_000)
+    monkeypatch.setattr("carpool.coalescing.queue.MOST_BYTES", 100_000)
     with carpool.coalesce() as figures:
         for n in range(10):
             Session.objects.create(
@@ -300,7 +300,7 @@ def test_whatever_reads_the_table_sees_the_row(number: int) -> None:
         QUERIES[number]()
         unit = unit_of(connections["default"])
         assert unit is not None
-        assert Author._meta.db_table not in unit._tables
+        assert Author._meta.db_table not in unit.queue.tables
     assert figures.early.total() == 1
     (reason,) = figures.early
     assert reason.place.startswith("tests/coalesce/test_block.py:")
@@ -600,7 +600,13 @@ def test_the_connection_is_as_before(raises: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["saving.install", "unit.register", "unit.cursors.guarded", "unit.Unit._put_off_begin"]
+    "where",
+    [
+        "saving.install",
+        "unit.register",
+        "unit.cursors.guarded",
+        "transaction.Transaction._put_off_begin",
+    ],
 )
 def test_who_interrupts_a_block_that_opens_leaves_no_trace(
     where: str, monkeypatch: pytest.MonkeyPatch

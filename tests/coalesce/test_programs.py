@@ -17,6 +17,8 @@ from django.db import DatabaseError, Error, connections, models, transaction
 from hypothesis import HealthCheck, Phase, find, given, settings
 
 from carpool.coalescing import EarlyFlush, Figures, Unit, barrier, coalesce
+from carpool.coalescing.queue import Queue
+from carpool.coalescing.transaction import Transaction
 from tests.app.models import Tag
 from tests.coalesce.comparison import Difference, compare
 from tests.coalesce.language import Program, check_constraints, read
@@ -321,13 +323,13 @@ def with_errors_in_the_wrong_savepoint(using: tuple[str, ...]) -> Iterator[None]
 @contextmanager
 def keeping_what_is_undone(using: tuple[str, ...]) -> Iterator[None]:
     """Don't drop the queue when a savepoint is undone."""
-    undo = Unit._roll_back_to_savepoint
+    undo = Transaction._roll_back_to
 
-    def keep(self: Unit, sid: str) -> None:
-        with mock.patch.object(Unit, "_drop", return_value=set()):
+    def keep(self: Transaction, sid: str) -> None:
+        with mock.patch.object(Queue, "drop", return_value=set()):
             undo(self, sid)
 
-    with mock.patch.object(Unit, "_roll_back_to_savepoint", keep), coalesce(using):
+    with mock.patch.object(Transaction, "_roll_back_to", keep), coalesce(using):
         yield
 
 

@@ -303,7 +303,7 @@ def test_changes_and_new_rows_share_a_block() -> None:
 
 def test_a_long_block_writes_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """The queue is bounded for changes, too."""
-    monkeypatch.setattr("carpool.coalescing.unit.MOST_ROWS", 100)
+    monkeypatch.setattr("carpool.coalescing.queue.MOST_ROWS", 100)
     loaded = tags(250)
     with statements() as sent, carpool.coalesce() as figures:
         for tag in loaded:

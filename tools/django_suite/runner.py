@@ -188,4 +188,4 @@ def write_what_is_queued(connection: BaseDatabaseWrapper) -> None:
     unit = unit_of(connections[connection.alias])
     if unit is not None and not connection.needs_rollback:
         unit.write()
-        unit._send_savepoints()
+        unit.transaction.send_savepoints()

@@ -22,10 +22,12 @@ Everything Python can see happens at the usual moment: signals, the key on the i
 - The database's own triggers and defaults run at the flush.
 - Other connections see nothing before the commit, as ever.
 
-`block` is what users open; `unit` has the queue and the hooks on the one connection; `saving` and
-`compilers` bring it what Django is about to send; `barrier` decides which statements may see a
-queued row, `knowledge` what the block knows of rows that are there; `keys` and `late` give the
-instance its key; `flushing` brings the queue into an order, `writers` and `updating` send it.
+`block` is what users open; `unit` has the hooks on the one connection, and flushes; `queue` holds
+the rows, `transaction` the savepoints that were not sent yet; `saving` and `compilers` bring what
+Django is about to send, `inserts` and `changes` put it into the queue; `barrier` decides which
+statements may see a queued row, `knowledge` what the block knows of rows that are there; `keys` and
+`late` give the instance its key; `flushing` brings the queue into an order, `writers` and
+`updating` send it.
 
 This package knows nothing of chunks, workers or progress.
 """

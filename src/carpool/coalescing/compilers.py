@@ -49,9 +49,9 @@ class _Insert(_Marked):
     given: dict[tuple[int, int], Any] | None = None
 
     def execute_sql(self, returning_fields: Any = None) -> Any:  # type: ignore[override]
-        unit, query = self.unit, self.query
-        if unit.given_up is None:
-            returned = unit.take(
+        inserts, query = self.unit.inserts, self.query
+        if inserts.given_up is None:
+            returned = inserts.take(
                 query.model,
                 query.objs,
                 query.fields,
@@ -61,7 +61,7 @@ class _Insert(_Marked):
             )
             if returned is not None:
                 return returned
-        self.given, unit.given_up = unit.given_up, None
+        self.given, inserts.given_up = inserts.given_up, None
         return super().execute_sql(returning_fields)
 
     def pre_save_val(self, field: Any, obj: Any) -> Any:
@@ -80,7 +80,7 @@ class _Update(_Marked):
     """
 
     def execute_sql(self, result_type: Any) -> Any:  # type: ignore[override]
-        changed = self.unit.change(self, result_type)
+        changed = self.unit.changes.take(self, result_type)
         if changed is not None:
             return changed
         return super().execute_sql(result_type)

@@ -13,7 +13,7 @@ A change whose row isn't there is what ``save()`` would have noticed: see `Flush
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -177,18 +177,18 @@ class Point:
     def set(self) -> None:
         """Be here: nothing was written since it was set."""
         if not self._is_set:
-            self._unit.make_savepoint(self._sid)
+            self._unit.transaction.make_savepoint(self._sid)
             self._is_set = True
 
     def undo(self) -> None:
         """Undo what was written since."""
         if self._is_set:
-            self._unit.undo_savepoint(self._sid)
+            self._unit.transaction.undo_savepoint(self._sid)
 
     def release(self) -> None:
         """Keep what was written since."""
         if self._is_set:
-            self._unit.release_savepoint(self._sid)
+            self._unit.transaction.release_savepoint(self._sid)
             self._is_set = False
 
 
@@ -207,20 +207,3 @@ def may_be_in_its_own_way(tables: dict[str, Table]) -> bool:
     """Tell whether another order than the queue's may be refused where the queue's is not."""
     kinds = {type(row) for table in tables.values() for row in table.rows}
     return len(kinds) > 1
-
-
-def give_no_keys(tables: dict[str, Table]) -> None:
-    """Tell the late keys of rows that will not be written; those that are known stay."""
-    for table in tables.values():
-        for row in table.rows:
-            if type(row) is NewRow and row.late is not None and not row.late.known:
-                row.late.arrive(None)
-
-
-def rows_that(belong: Callable[[Row], bool], tables: dict[str, Table]) -> dict[str, Table]:
-    """Return some of the rows; tables that have none of them are left out."""
-    parts = {
-        name: table.part(place for place, row in enumerate(table.rows) if belong(row))
-        for name, table in tables.items()
-    }
-    return {name: part for name, part in parts.items() if part.rows}

@@ -29,12 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError
 
-from carpool.coalescing.flushing import (
-    Flusher,
-    as_queued,
-    give_no_keys,
-    may_be_in_its_own_way,
-)
+from carpool.coalescing.flushing import Flusher, as_queued, may_be_in_its_own_way
+from carpool.coalescing.queue import give_no_keys
 from carpool.coalescing.rows import Row, Table
 from carpool.coalescing.shapes import InsertShape, NewRow
 from carpool.coalescing.values import MISSING

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db import DatabaseError
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 if TYPE_CHECKING:
     from carpool.coalescing.unit import Unit
@@ -43,6 +44,16 @@ class Keys(Protocol):
         """Look anew: rows came into the table (None: any table) that were not queued; or a
         savepoint was undone. Nothing of the table is queued now.
         """
+
+
+def keys_for(connection: BaseDatabaseWrapper) -> Keys | None:
+    """Return what suits a database; None if it can't reserve keys."""
+    if connection.vendor == "postgresql":
+        return SequenceKeys()
+    # SQLite 3.35 has RETURNING.
+    if connection.vendor == "sqlite" and connection.features.can_return_columns_from_insert:
+        return AutoincrementKeys()
+    return None
 
 
 class SequenceKeys:
@@ -165,7 +176,7 @@ class AutoincrementKeys:
             "EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = %s "
             "AND sql LIKE '%%PRIMARY KEY AUTOINCREMENT%%')"
         )
-        locked = unit.holds_lock
+        locked = unit.transaction.holds_lock
         if locked:
             size = 0
         rows = unit.ask(

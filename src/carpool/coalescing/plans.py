@@ -187,7 +187,7 @@ class Plan:
             if found is None:
                 return None
             shape = found
-        value = unit.insert(shape, obj)
+        value = unit.inserts.insert(shape, obj)
         if value is MISSING:
             return None
         if self._returning:
@@ -211,7 +211,7 @@ class Plan:
         elif not is_surely_saved(obj, self._model, using):
             return None
         shape = self._update_shape(update_fields)
-        if shape is None or not self._unit.update(shape, obj, key, None, forced):
+        if shape is None or not self._unit.changes.update(shape, obj, key, None, forced):
             return None
         return True
 
@@ -225,7 +225,7 @@ class Plan:
                 if not field.primary_key
                 and (not update_fields or {field.name, field.attname} & set(update_fields))
             ]
-            shape = self._unit.update_shape(self._model, changed)
+            shape = self._unit.changes.shape(self._model, changed)
             if len(self._updates) < MOST_SHAPES:
                 self._updates[update_fields] = shape
             return shape
@@ -235,10 +235,45 @@ class Plan:
     def _find_shape(self, with_key: bool) -> InsertShape | None:
         auto = self._model._meta.auto_field
         fields = [f for f in self._fields if with_key or f is not auto]
-        shape = self._unit.shape(self._model, fields, self._returning, None, 1)
+        shape = self._unit.inserts.shape(self._model, fields, self._returning, None, 1)
         if shape is not None:
             self._shapes[with_key] = shape
         return shape
+
+
+class Plans:
+    """The plans of one unit, each made when an object of its class is first saved."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._plans: dict[tuple[type[models.Model], type[models.Model]], Plan | None] = {}
+        self._plans_of_all: dict[type[models.Model], Plan | None] = {}
+
+    def of(self, kind: type[models.Model], model: type[models.Model]) -> Plan | None:
+        """Return how objects of a class are saved in a model's table; None: as Django does it."""
+        try:
+            plan = self._plans[kind, model]
+            if plan is None or plan.is_current():
+                return plan
+        except KeyError:
+            pass
+        plan = Plan.of(self._unit, kind, model) if self._unit.has_strategy else None
+        self._plans[kind, model] = plan
+        return plan
+
+    def of_all(self, kind: type[models.Model]) -> Plan | None:
+        """Return the plan that is all of how objects of a class are saved, if there is one."""
+        try:
+            plan = self._plans_of_all[kind]
+            if plan is None or plan.is_current():
+                return plan
+        except KeyError:
+            pass
+        plan = self.of(kind, kind._meta.concrete_model or kind)
+        if plan is not None and not plan.is_all:
+            plan = None
+        self._plans_of_all[kind] = plan
+        return plan
 
 
 def _is_left_to_the_database(key: Any) -> bool:

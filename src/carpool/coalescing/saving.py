@@ -156,7 +156,7 @@ def _save(original: Any) -> Any:
         using = using or router.db_for_write(kind, instance=self)
         unit = units.get(using)
         if unit is not None and (force_insert is True or force_insert is False):
-            plan = unit.plan_of_all(kind)
+            plan = unit.plans.of_all(kind)
             if plan is not None and (
                 force_insert or using != state.db or plan.is_complete(self.__dict__)
             ):
@@ -180,7 +180,7 @@ def _save_table(original: Any) -> Any:
         if not raw:
             unit = here.units.get(using)
             if unit is not None:
-                plan = unit.plan_of(type(self), cls)
+                plan = unit.plans.of(type(self), cls)
                 if plan is not None:
                     updated = plan.save(self, using, force_insert, force_update, update_fields)
                     if updated is not None:
@@ -196,8 +196,10 @@ def _do_insert(original: Any) -> Any:
     ) -> Any:
         if type(manager) is models.Manager:
             unit = unit_of(connections[using])
-            if unit is not None and unit.given_up is None:
-                returned = unit.take(manager.model, [self], fields, returning_fields, raw=raw)
+            if unit is not None and unit.inserts.given_up is None:
+                returned = unit.inserts.take(
+                    manager.model, [self], fields, returning_fields, raw=raw
+                )
                 if returned is not None:
                     return returned
         return original(self, manager, using, fields, returning_fields, raw)
@@ -230,10 +232,10 @@ def _do_update(original: Any) -> Any:
             and (forced_update or is_surely_saved(self, model, using))
             and unit.takes_rows()
         ):
-            shape = unit.update_shape(model, [field for field, _, _ in values])
+            shape = unit.changes.shape(model, [field for field, _, _ in values])
             forced = forced_message(bool(update_fields)) if forced_update else ""
             given = [value for _, _, value in values]
-            if shape is not None and unit.update(shape, self, pk_val, given, forced):
+            if shape is not None and unit.changes.update(shape, self, pk_val, given, forced):
                 return [()] if returning_fields else True
         return original(
             self, base_qs, using, pk_val, values, update_fields, forced_update, *returning_fields

@@ -1,4 +1,4 @@
-"""The queue of one connection, and the hooks that keep it unseen.
+"""The unit of work of one connection: the hooks that keep its queue unseen, and the flush.
 
 The hooks are attributes of the one connection object, put there for the time of the block and
 taken away after it:
@@ -7,13 +7,7 @@ taken away after it:
 - ``execute_wrappers``: every statement passes the barrier, which writes the queue first if the
   statement may see it;
 - ``make_cursor``, ``make_debug_cursor``: callproc() and COPY pass by execute wrappers;
-- ``_savepoint``, ``_savepoint_commit``, ``_savepoint_rollback``: see Note [Savepoints]
-    A block of ``atomic()`` has to meet its own errors, and no others. So what the database might
-    refuse is written before a savepoint is made, and before it is released. What it surely takes
-    (`Unit._may_be_refused`) stays: ``update_or_create()`` opens a block for each object. Of what
-    stays it is known, by the rows' numbers, what is older than the savepoint: it is written first,
-    and kept when the savepoint is undone. A savepoint is sent when the first write after it is:
-    many a one never is.
+- the methods that begin and roll back the transaction and its savepoints: see `transaction`.
 
 Note [Broken]
     After a flush that was refused, nothing can be sent until its savepoint is undone, and
@@ -22,65 +16,38 @@ Note [Broken]
     block's savepoint raises, an error of rows that are not the block's; Django would then roll
     back whatever is around it without a word. So the error is kept, and raised again where the
     block that the rows belong to ends; even if Django has marked that block because of it.
-
-Note [Lock]
-    SQLite has one write lock. BEGIN IMMEDIATE takes it when the first write is sent, not when the
-    block begins, so that several processes prepare their rows side by side. Until then reads are
-    in no transaction, as in a plain loop. A transaction that reads first and writes later gets
-    "database is locked" at once if another has written between
-    (https://www.sqlite.org/lang_transaction.html); this way there is none.
 """
 
 from __future__ import annotations
 
-import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
-from django.db.models.sql.constants import ROW_COUNT
 from django.db.transaction import TransactionManagementError
 
-from carpool.coalescing import barrier, cursors, keys, late, saving, writers
+from carpool.coalescing import barrier, cursors, late, saving
+from carpool.coalescing.changes import Changes
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
-from carpool.coalescing.flushing import Flusher, give_no_keys, rows_that
+from carpool.coalescing.flushing import Flusher
+from carpool.coalescing.inserts import Inserts
 from carpool.coalescing.isolating import Isolator
+from carpool.coalescing.keys import Keys, keys_for
 from carpool.coalescing.knowledge import Knowledge
-from carpool.coalescing.plans import Plan
+from carpool.coalescing.plans import Plans
+from carpool.coalescing.queue import Queue, give_no_keys
 from carpool.coalescing.registry import register, unregister
-from carpool.coalescing.rows import Row, Shape, Table
-from carpool.coalescing.shapes import ChangedRow, InsertShape, NewRow, UpdateShape
-from carpool.coalescing.updating import Updater, type_to_cast_to, updater_for
-from carpool.coalescing.values import MISSING, Given, frozen, has_placeholder, sum_on
-
-MOST_ROWS = 10_000
-"""Rows the queue holds before it writes itself."""
-
-MOST_BYTES = 8 * 1024 * 1024
-"""Bytes likewise, about."""
-
-FEW = 2
-"""Rows of a table whose flush, for the sake of a late key, was not worth the queueing."""
-
-OFTEN = 16
-"""Such flushes in a row after which the table's rows are written at once, to the block's end."""
-
-FIRST_SAVES = 3
-"""Rows of a table that are sent at once, since there may be no more that need a key reserved."""
-
-FIRST_BULKS = 6
-"""Likewise, small bulk_create()s."""
-
-SMALL_BULK = 100
-"""Rows up to which a bulk_create() joins the queue; a larger one is a batch by itself."""
+from carpool.coalescing.rows import Shape
+from carpool.coalescing.shapes import NewRow
+from carpool.coalescing.transaction import Transaction
+from carpool.coalescing.updating import updater_for
+from carpool.coalescing.values import MISSING
+from carpool.coalescing.writers import writer_for
 
 _plain_tables: WeakKeyDictionary[BaseDatabaseWrapper, dict[str, bool]] = WeakKeyDictionary()
 
@@ -92,21 +59,21 @@ class Executed(NamedTuple):
     last_id: Any
 
 
-@dataclass(slots=True)
-class _Savepoint:
-    """``mark``: the number that the next row had when it was made."""
-
-    mark: int
-    sent: bool = False
-
-
 class Unit:
     """A connection's unit of work.
 
     Between `installed` and its end, what is queued belongs to the connection's open transaction.
     `tag` names whose the rows are that are queued now, for one who wants to drop them (`drop`) or
-    to know whose a refused row was (`refused`, with ``isolates``). ``reserved``: what an earlier
-    unit on this connection has left.
+    to know whose a refused row was (`refused`, with ``isolates``). ``reserved``: the `keys` of an
+    earlier unit on this connection.
+
+    Attributes:
+        queue: what waits to be written.
+        transaction: what of the transaction was not sent yet.
+        inserts, changes: what puts rows into the queue.
+        plans: how objects are saved, by class.
+        keys: what reserves keys, with those that are left; None where none can be reserved.
+        is_suspended: nothing is queued.
     """
 
     def __init__(
@@ -114,11 +81,10 @@ class Unit:
         connection: BaseDatabaseWrapper,
         *,
         isolates: bool = False,
-        reserved: keys.Keys | None = None,
+        reserved: Keys | None = None,
     ) -> None:
         self.connection = connection
         self.isolates = isolates
-        self.given_up: Given | None = None
         self.statement: Any = None  # the compiler whose statement is being executed
         self.tag: Hashable = None
         self.written: set[Hashable] = set()  # tags with rows in the database, or SQL of their own
@@ -126,57 +92,30 @@ class Unit:
         self.broken: BaseException | None = None  # see Note [Broken]
         self.lowest: dict[str, int] = {}  # by table, the lowest reserved key that was written
         self.auto_increment: int | None = None
-        self._figures: list[Figures] = []
-        self._plans: dict[tuple[type[models.Model], type[models.Model]], Plan | None] = {}
-        self._plans_of_all: dict[type[models.Model], Plan | None] = {}
-        self._update_shapes: dict[tuple[Any, ...], UpdateShape | None] = {}
-        self._shapes: dict[Any, list[tuple[Any, Any, Any, InsertShape | None]]] = {}
-        self._tables: dict[str, Table] = {}
-        self._mixed: set[str] = set()  # tables with queued rows whose keys were not reserved
-        self._rows = 0
-        self._bytes = 0
-        self._number = 0  # the next row's
-        self._passing = False  # the statements are the unit's own
-        self._suspended = False
-        self.waited = 0.0  # seconds, for SQLite's write lock
-        self.copying = 0.0  # seconds, in COPY, which no wrapper sees
-        self._savepoints: dict[str, _Savepoint] = {}  # those since which nothing was written
-        self._unlooked: list[ChangedRow] = []  # queued since the last look, see Note [Savepoints]
-        self._unsure = False  # a queued row may be refused
         self._knowledge = Knowledge()
-        self._begin: Any = None  # SQLite's BEGIN, put off
-        self._read_at_once: Counter[str] = Counter()
-        self._firsts: Counter[str] = Counter()
+        self.queue = Queue(self._knowledge)
+        self._figures: list[Figures] = []
+        self._passing = False  # the statements are the unit's own
+        self.is_suspended = False
+        self.copying = 0.0  # seconds, in COPY, which no wrapper sees
         self._driver: Any = None  # the driver's connection, when first used
         self._lost = False  # it is another by now
         self._arrivals: list[tuple[late.LateKey, Any]] = []
         self._watched: set[tuple[type[models.Model], str]] = set()
-        self._keys: keys.Keys | None = None
-        self._writer: writers.Writer | None = None
-        vendor = connection.vendor
-        can_return = connection.features.can_return_columns_from_insert
-        if vendor == "sqlite":
-            self._writer = writers.ExecuteMany(self)
-            if can_return:  # SQLite 3.35 has RETURNING
-                self._keys = reserved or keys.AutoincrementKeys()
-        elif vendor == "postgresql":
-            self._keys = reserved or keys.SequenceKeys()
-            is_psycopg3 = connection.Database.__name__ == "psycopg"  # type: ignore[attr-defined]
-            self._writer = writers.Copy(self) if is_psycopg3 else writers.MultiRow(self)
-        elif vendor == "mysql":
-            self._writer = writers.MultiRow(self)
-        self._updater: Updater | None = updater_for(self)
+        self.keys = reserved or keys_for(connection)
+        self._writer = writer_for(self)
+        updater = updater_for(self)
         if self._writer is not None:
-            self._flusher = Flusher(self, self._writer, self._updater)
+            self._flusher = Flusher(self, self._writer, updater)
             self._isolator = Isolator(self, self._flusher)
-        if self._keys is not None:
-            self._keys.begin(self)
-        self.keys_are_late = vendor == "mysql"
-
-    @property
-    def reserved(self) -> keys.Keys | None:
-        """The keys that are left, for the next unit on this connection."""
-        return self._keys
+        if self.keys is not None:
+            self.keys.begin(self)
+        self.transaction = Transaction(self, self.queue, self._knowledge, self.keys)
+        self.inserts = Inserts(self, self.queue, self.keys)
+        self.changes = Changes(
+            self, self.queue, self.transaction, self._knowledge, can_update=updater is not None
+        )
+        self.plans = Plans(self)
 
     @property
     def has_strategy(self) -> bool:
@@ -197,20 +136,14 @@ class Unit:
                 unregister(connection)
             return
         connection.ensure_connection()
-        # Private names of BaseDatabaseWrapper and DatabaseOperations, all called on the instance:
-        # checked on 5.2, 6.0, 6.1.
+        # Names of BaseDatabaseWrapper and DatabaseOperations, called on the instance: checked on
+        # 5.2, 6.0, 6.1.
         hooks: list[tuple[Any, str, Any]] = [
             (connection.ops, "compiler", Compilers(self, connection.ops.compiler)),
             (connection, "make_cursor", cursors.guarded(connection.make_cursor)),
             (connection, "make_debug_cursor", cursors.guarded(connection.make_debug_cursor)),
-            (connection, "_savepoint", self._make_savepoint),
-            (connection, "_savepoint_commit", self._release_savepoint),
-            (connection, "_savepoint_rollback", self._roll_back_to_savepoint),
-            (connection, "_rollback", self._roll_back),
+            *((connection, name, hook) for name, hook in self.transaction.hooks().items()),
         ]
-        if hasattr(connection, "_start_transaction_under_autocommit"):
-            hooks.append((connection, "_start_transaction_under_autocommit", self._put_off_begin))
-        self._send = {name: getattr(thing, name) for thing, name, _ in hooks}
         with ExitStack() as stack:
             stack.enter_context(saving.kept())
             stack.callback(self._unwatch)
@@ -219,7 +152,7 @@ class Unit:
                 setattr(thing, name, hook)
             register(connection, self)
             stack.callback(unregister, connection)
-            stack.callback(self.discard)
+            stack.callback(self.queue.discard)
             stack.enter_context(connection.execute_wrapper(self))
             yield
 
@@ -240,252 +173,46 @@ class Unit:
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Write what is queued, and execute everything at once for the block."""
-        self.flush(EarlyFlush("a run", place()) if self._rows else None)
-        before, self._suspended = self._suspended, True
+        self.flush(EarlyFlush("a run", place()) if self.queue.rows else None)
+        before, self.is_suspended = self.is_suspended, True
         try:
             yield
         finally:
-            self._suspended = before
+            self.is_suspended = before
 
-    # Into the queue.
-
-    def take(
-        self,
-        model: type[models.Model],
-        objs: Sequence[models.Model],
-        fields: Sequence[Any],
-        returning: Sequence[Any] | None,
-        *,
-        raw: bool = False,
-        on_conflict: Any = None,
-    ) -> list[Any] | None:
-        """Queue the rows of an INSERT; return what it returns, or None if it must be executed.
-
-        The arguments are those of Django's INSERT query. ``returning``: the fields whose values
-        are wanted back. After None, `given_up` has the values that must not be asked for again.
-        """
-        if not self.has_strategy or len(objs) > SMALL_BULK:
-            return None
-        if self._suspended or self._lost_its_transaction():
-            return None
-        self._refuse_if_broken()
-        if self.connection.needs_rollback:
-            self.given_up = {}  # Django refuses it, but tells of a bad value first
-            return None
-        shape = self.shape(model, fields, returning or [], on_conflict, len(objs))
-        if shape is None:
-            return None
-        if shape.late is not None and (
-            self._read_at_once[shape.table] >= OFTEN
-            # It would be told of a late key, which nobody is to see.
-            or any(type(obj).__setattr__ is not object.__setattr__ for obj in objs)
-        ):
-            return None
-        prepared = []
-        given: Given = {}
-        for obj in objs:
-            values = shape.values.quick(obj) if not raw else None
-            if values is None:
-                values = shape.values.one_by_one(obj, given, raw=raw)
-            if values is None:
-                self.given_up = given
-                return None
-            prepared.append(values)
-        returned = [(self._enter(shape, obj, v),) for obj, v in zip(objs, prepared, strict=True)]
-        self._entered()
-        return returned if returning else []
-
-    def plan_of(self, kind: type[models.Model], model: type[models.Model]) -> Plan | None:
-        """Return how objects of a class are saved in a model's table; None: as Django does it."""
-        try:
-            plan = self._plans[kind, model]
-            if plan is None or plan.is_current():
-                return plan
-        except KeyError:
-            pass
-        plan = Plan.of(self, kind, model) if self.has_strategy else None
-        self._plans[kind, model] = plan
-        return plan
-
-    def plan_of_all(self, kind: type[models.Model]) -> Plan | None:
-        """Return the plan that is all of how objects of a class are saved, if there is one."""
-        try:
-            plan = self._plans_of_all[kind]
-            if plan is None or plan.is_current():
-                return plan
-        except KeyError:
-            pass
-        plan = self.plan_of(kind, kind._meta.concrete_model or kind)
-        if plan is not None and not plan.is_all:
-            plan = None
-        self._plans_of_all[kind] = plan
-        return plan
+    # For what puts rows into the queue.
 
     def takes_rows(self) -> bool:
         """Tell whether rows may be queued just now; if not, Django's own way says why."""
         connection = self.connection
         return not (
-            self._suspended
+            self.is_suspended
             or self.broken is not None
             or connection.needs_rollback
-            or (connection.connection is not self._driver and self._lost_its_transaction())
+            or (connection.connection is not self._driver and self.has_lost_its_transaction())
         )
 
-    def insert(self, shape: InsertShape, obj: models.Model) -> Any:
-        """Queue a single row, if that can be done quickly; return what RETURNING would, or None.
-
-        `MISSING`: nothing has happened, and `take` is the way. Ask `takes_rows` before.
-        """
-        if shape.late is not None and self._read_at_once[shape.table] >= OFTEN:
-            return MISSING
-        values = shape.values.quick(obj)
-        if values is None:
-            return MISSING
-        returned = self._enter(shape, obj, values)
-        self._entered()
-        return returned
-
-    def _entered(self) -> None:
-        for figures in self._figures:
-            figures.queued += 1
-        if self._rows >= MOST_ROWS or self._bytes >= MOST_BYTES:
+    def queued(self) -> None:
+        """Take note that a write was put off; if that makes too many, write them."""
+        self.figures_queued()
+        if self.queue.is_full:
             self.flush(None)  # as it should be
 
-    def _lost_its_transaction(self) -> bool:
+    def figures_queued(self) -> None:
+        """Count a write that was put off."""
+        for figures in self._figures:
+            figures.queued += 1
+
+    def has_lost_its_transaction(self) -> bool:
         """Tell whether the connection has been closed since; queue no more then."""
         driver = self.connection.connection
         if self._driver is None:
             self._driver = driver
         elif driver is not self._driver:
-            self.discard()
-            self._savepoints.clear()
-            self._begin = None
-            self._suspended = self._lost = True
+            self.queue.discard()
+            self.transaction.forget()
+            self.is_suspended = self._lost = True
         return self._lost
-
-    def _is_one_of_the_first(self, table: str, number: int) -> bool:
-        """Tell whether rows should be sent at once, since there may be no more of them.
-
-        Reserving a key takes a statement: a block with a single row, or a single bulk_create(),
-        of a table would be slower for it. In a run there are more; and where other rows are queued
-        already, sending this one at once would mean sending those that it depends on.
-        """
-        most = FIRST_SAVES if number == 1 else FIRST_BULKS
-        if self.isolates or self._rows or self._firsts[table] >= most:
-            return False
-        self._firsts[table] += 1
-        return True
-
-    def shape(
-        self,
-        model: type[models.Model],
-        fields: Sequence[Any],
-        returning: Sequence[Any],
-        on_conflict: Any,
-        number: int,
-    ) -> InsertShape | None:
-        known = self._shapes.setdefault(model, [])
-        for its_fields, its_returning, its_conflict, shape in known:
-            if its_fields == fields and its_returning == returning and its_conflict is on_conflict:
-                return shape
-        shape = self._new_shape(model, fields, returning, on_conflict, number)
-        if shape is MISSING:
-            self.given_up = {}  # the compiler need not ask again
-            return None
-        known.append((list(fields), list(returning), on_conflict, shape))
-        return shape
-
-    def _new_shape(
-        self,
-        model: type[models.Model],
-        all_fields: Sequence[Any],
-        returning: Sequence[Any],
-        conflict: Any,
-        number: int,
-    ) -> InsertShape | None:
-        meta = model._meta
-        auto: Any = meta.auto_field
-        if conflict is not None and conflict.name != "IGNORE":
-            return None
-        if not meta.managed or meta.db_table.startswith('"'):
-            return None
-        if any(has_placeholder(field, self.connection) for field in all_fields):
-            return None
-        if any(field is not auto for field in returning):
-            return None
-        fields = list(all_fields)
-        wanted = bool(returning) and auto not in fields
-        if wanted and conflict is not None:
-            return None
-        if wanted and self.keys_are_late:
-            if not fields:
-                return None
-            return InsertShape(self.connection, model, fields, conflict, late=auto)
-        if wanted:
-            if self._keys is None:
-                return None
-            if self._is_one_of_the_first(meta.db_table, number):
-                return MISSING  # type: ignore[no-any-return]
-            if meta.db_table in self._mixed:  # the first look must see its rows
-                self.flush(EarlyFlush(meta.db_table, place()))
-            if not self._keys.can_reserve(meta.db_table, auto.column):
-                return None
-            return InsertShape(self.connection, model, [*fields, auto], conflict, reserve=auto)
-        if not fields:
-            return None
-        given = auto if auto in fields and returning else None
-        return InsertShape(self.connection, model, fields, conflict, given=given)
-
-    def _enter(self, shape: InsertShape, obj: Any, values: list[Any]) -> Any:
-        """Queue one row; return what RETURNING would, or None."""
-        name = shape.table
-        returned: Any = None
-        waiting: late.LateKey | None = None
-        if shape.reserve is not None:
-            assert self._keys is not None
-            if name in self._mixed:
-                self.flush(EarlyFlush(name, place()))
-            returned = self._keys.next(name, shape.reserve.column)
-            values.append(returned)
-            if shape.converts:
-                returned = shape.converted(returned)
-        elif shape.late is not None:
-            returned = waiting = late.LateKey(obj, shape.late.attname, self._flush_for)
-            self.watch(shape.late)
-        else:
-            if self._keys is not None:
-                given = shape.key_of(values) if shape.key_of is not None else None
-                if self._keys.given(name, given):
-                    self._mixed.add(name)
-            if shape.given is not None:
-                returned = shape.converted(values[shape.columns[shape.given.column]])
-        self._append(NewRow(self._number, shape, values, self.tag, waiting))
-        return returned
-
-    def _append(self, row: Row) -> None:
-        if row.number >= self._number:
-            self._number = row.number + 1
-        shape = row.shape
-        try:
-            table = self._tables[shape.table]
-        except KeyError:
-            table = self._tables[shape.table] = Table(self._other_values)
-        table.append(row)
-        if type(row) is ChangedRow:
-            self._unlooked.append(row)
-        else:
-            self._unsure = True
-        self._rows += 1
-        self._bytes += shape.sizes.of(row.values)
-
-    def _other_values(self, row: Row, column: str) -> Iterable[Any] | None:
-        """Tell what a queued row has in a column of the database now; None if that isn't known."""
-        if type(row) is not ChangedRow:
-            return () if column in row.shape.columns else None
-        if any(column == field.column for field in row.shape.keys):
-            return ()
-        value = self._knowledge.value(row.shape.table, row.key, column)
-        return None if value is MISSING else (value,)
 
     def watch(self, field: Any) -> None:
         """See to a key's attribute until the block's end: see `late`."""
@@ -494,218 +221,10 @@ class Unit:
             late.install(*entry)
             self._watched.add(entry)
 
-    def change(self, compiler: Any, result_type: Any) -> int | None:
-        """Change rows that are still queued; return how many, or None if it must be executed.
-
-        Only where the row as it was would surely have been taken: a loop would have met the error.
-        """
-        query = compiler.query
-        if result_type != ROW_COUNT or not self._rows or self._suspended:
-            return None
-        table = self._tables.get(query.get_meta().db_table)
-        if table is None or not table.by_key:
-            return None
-        rows = self._asked_rows(query, table)
-        if not rows:
-            return None
-        changes: list[tuple[NewRow, int, Any]] = []
-        for field, model, value in query.values:
-            if model is not None and model._meta.concrete_model is not (
-                query.get_meta().concrete_model
-            ):
-                return None
-            for row in rows:
-                number = row.shape.columns.get(field.column)
-                if number is None or field.primary_key:
-                    return None
-                new = self._new_value(field, value, row, number)
-                if new is MISSING or (new is None and not field.null):
-                    return None
-                if not _may_become(row, number, new):
-                    return None
-                changes.append((row, number, new))
-        if not all(map(self._is_of_this_savepoint, rows)):
-            return None
-        self.connection.validate_no_broken_transaction()
-        for row, number, new in changes:
-            self._tables[row.shape.table].change(row, number, new)
-            self._tie(row)
-        for figures in self._figures:
-            figures.queued += 1
-        return len(rows)
-
-    # Changes of rows that are there.
-
-    def update_shape(self, model: type[models.Model], changed: Sequence[Any]) -> UpdateShape | None:
-        """Return the shape of an UPDATE by primary key; None if such a one must be executed."""
-        key = (model, *(field.column for field in changed))
-        if key not in self._update_shapes:
-            may_be_queued = (
-                self._updater is not None
-                and changed
-                and model._meta.managed
-                and not model._meta.db_table.startswith('"')
-                and self._can_be_listed([*changed, *model._meta.pk_fields])
-            )
-            shape = UpdateShape(self.connection, model, changed) if may_be_queued else None
-            self._update_shapes[key] = shape
-            if shape is not None and not shape.key_is_own:
-                self.watch(shape.keys[0])
-        return self._update_shapes[key]
-
-    def _can_be_listed(self, fields: Sequence[Any]) -> bool:
-        """Tell whether values for these columns can stand in a list of rows."""
-        connection = self.connection
-        return not any(has_placeholder(field, connection) for field in fields) and (
-            connection.vendor != "postgresql"
-            or all(type_to_cast_to(field, connection) for field in fields)
-        )
-
-    def update(
-        self, shape: UpdateShape, obj: models.Model, key: Any, values: Any, forced: str
-    ) -> bool:
-        """Queue the change of a single row; return False if it must be executed.
-
-        Ask `takes_rows` before.
-
-        Args:
-            key: the primary key's value.
-            values: what the fields' pre_save() gave; None: they are to be read off the instance,
-                if that can be done quickly.
-            forced: what Django says if there is no such row; empty: it inserts one.
-        """
-        if self._knowledge.doubts(shape.table):
-            return False
-        prepared_key = shape.prepared_key(key)
-        if prepared_key is None:
-            return False
-        prepared = shape.values.quick(obj) if values is None else shape.all_values(values)
-        if prepared is None:
-            return False
-        prepared += prepared_key
-        must_be_known = shape.key_has_spellings or (shape.key_is_own and not forced)
-        if must_be_known and not self._exists(shape, prepared):
-            return False
-        self._enter_change(shape, obj, prepared, forced)
-        self._entered()
-        return True
-
-    def _exists(self, shape: UpdateShape, values: list[Any]) -> bool:
-        """Tell whether there is a row with the key of these values: queued, or seen."""
-        assert shape.key_of is not None
-        key = shape.key_of(values)
-        table = self._tables.get(shape.table)
-        if table is not None and key in table.by_key:
-            return True
-        return self._knowledge.exists(shape.table, key)
-
-    def _enter_change(
-        self, shape: UpdateShape, obj: models.Model, values: list[Any], forced: str
-    ) -> None:
-        assert shape.key_of is not None
-        table = self._tables.get(shape.table)
-        row = table.by_key.get(shape.key_of(values)) if table is not None else None
-        if row is not None:
-            assert table is not None
-            if self._change_row(table, row, shape, values):
-                return
-            self.flush(EarlyFlush(shape.table, place()))
-        self._append(ChangedRow(self._number, shape, values, self.tag, obj, forced))
-
-    def _change_row(self, table: Table, row: Row, shape: UpdateShape, values: list[Any]) -> bool:
-        """Change a row that is queued already; return False if it has to be written before."""
-        if not self._is_of_this_savepoint(row):
-            return False
-        columns = row.shape.columns
-        if type(row) is NewRow and (
-            shape.may_be_unsettled or not all(field.column in columns for field in shape.changed)
-        ):
-            return False
-        for field, value in zip(shape.changed, values, strict=False):
-            number = columns.get(field.column)
-            if number is not None and not _may_become(row, number, value):
-                return False
-        more = [field for field in shape.changed if field.column not in columns]
-        if more:
-            assert type(row) is ChangedRow
-            wider = self.update_shape(shape.model, [*row.shape.changed, *more])
-            if wider is None:
-                return False
-            new = [values[shape.columns[field.column]] for field in more]
-            at = len(row.shape.changed)
-            table.widen(row, wider, [*row.values[:at], *new, *row.values[at:]])
-        for field, value in zip(shape.changed, values, strict=False):
-            table.change(row, row.shape.columns[field.column], value)
-        if type(row) is ChangedRow:
-            self._unlooked.append(row)
-        self._tie(row)
-        return True
-
     def learn(self, compiler: Any, result: Any) -> None:
         """Take note of what a SELECT has found."""
-        if not self._suspended:
+        if not self.is_suspended:
             self._knowledge.learn(compiler, result)
-
-    def _tie(self, row: Row) -> None:
-        """Take note that a row of another tag is changed: both belong together from now on."""
-        if row.tag != self.tag:  # whoever drops one of them must not keep half of the other
-            self.written.update((row.tag, self.tag))
-
-    def _are_of_this_savepoint(self) -> bool:
-        """Tell whether that is so of all that is queued."""
-        return all(self._is_of_this_savepoint(table.rows[0]) for table in self._tables.values())
-
-    def _is_of_this_savepoint(self, row: Row) -> bool:
-        """Tell whether undoing the youngest savepoint drops the row."""
-        return not self._savepoints or row.number >= next(reversed(self._savepoints.values())).mark
-
-    def _asked_rows(self, query: Any, table: Table) -> list[NewRow] | None:
-        """Return the queued rows that an UPDATE's condition names by key, if it names no others."""
-        where = query.where
-        if (
-            query.related_updates
-            or query.is_sliced
-            or query.combinator
-            or query.extra_tables
-            or query.annotations
-            or where.negated
-            or where.connector != "AND"
-            or len(where.children) != 1
-        ):
-            return None
-        used = [alias for alias, uses in query.alias_refcount.items() if uses]
-        if len(used) > 1:
-            return None
-        found = barrier.asked(where.children[0], self.connection)
-        if found is None:
-            return None
-        column, values = found
-        if not column.target.primary_key or column.target.model is not query.get_meta().model:
-            return None
-        rows: list[NewRow] = []
-        for value in dict.fromkeys(values):
-            row = table.by_key.get(value)
-            if type(row) is not NewRow:
-                return None
-            rows.append(row)
-        return rows
-
-    def _new_value(self, field: Any, value: Any, row: Row, number: int) -> Any:
-        """Return a column's new value as the database is to get it, or MISSING."""
-        if hasattr(value, "resolve_expression"):
-            return sum_on(value, field, row, number)
-        if has_placeholder(field, self.connection):
-            return MISSING
-        if field.remote_field is not None and not (
-            self.connection.features.can_defer_constraint_checks
-        ):
-            return MISSING  # it may point at a row that is written later
-        if hasattr(value, "prepare_database_save"):
-            if not field.remote_field:
-                return MISSING
-            value = value.prepare_database_save(field)
-        value = frozen(field.get_db_prep_save(value, connection=self.connection))
-        return MISSING if hasattr(value, "as_sql") else value
 
     # The barrier.
 
@@ -713,32 +232,33 @@ class Unit:
         """See every statement, as an execute wrapper."""
         if self._passing or self.connection.needs_rollback:  # in which case Django refuses it
             return execute(sql, params, many, context)
-        self._refuse_if_broken()
-        if self._lost_its_transaction():
+        self.refuse_if_broken()
+        if self.has_lost_its_transaction():
             return execute(sql, params, many, context)
         compiler = self.statement
         if compiler is None:
             reads = _reads(sql)
         else:
             reads = not isinstance(compiler.query, (InsertQuery, UpdateQuery, DeleteQuery))
-        if self._rows:
+        if self.queue.rows:
             if compiler is None:
                 touched: str | None = "SQL of your own"
             else:
-                touched = barrier.touched(compiler, sql, self._tables)
+                touched = barrier.touched(compiler, sql, self.queue.tables)
             if touched is not None:
                 self.flush(EarlyFlush(touched, place()))
         if not reads:
             self._before_a_write(compiler, sql)
-        elif self._savepoints and self.connection.vendor != "sqlite":
-            self._send_savepoints()  # an error of this statement may be undone by one
+        else:
+            self.transaction.before_a_read()
         before, self.statement = self.statement, None
         try:
             return execute(sql, params, many, context)
         finally:
             self.statement = before
 
-    def _refuse_if_broken(self) -> None:
+    def refuse_if_broken(self) -> None:
+        """Refuse what Django would refuse after an error: see Note [Broken]."""
         if self.broken is not None:
             raise TransactionManagementError(
                 "Queued rows were refused in the current transaction. You can't execute queries "
@@ -746,23 +266,18 @@ class Unit:
             ) from self.broken
 
     def _before_a_write(self, compiler: Any, sql: Any) -> None:
-        if self._rows and not self._are_of_this_savepoint():
-            # They come before it, or undoing it would undo them.
-            self.flush(EarlyFlush("a write after a savepoint", place()))
-        self.begin()
-        self._send_savepoints()
-        self._savepoints.clear()
+        self.transaction.before_a_write()
         self.written.add(self.tag)
         query = None if compiler is None else compiler.query
         if query is None:
             self._knowledge.unknown_sql(sql)
-            if self._keys is not None:
-                self._keys.forget()
+            if self.keys is not None:
+                self.keys.forget()
         elif isinstance(query, InsertQuery):
             self._knowledge.inserted(query.get_meta().db_table)
             self._knowledge.forget(query.get_meta().db_table)
-            if self._keys is not None:
-                self._keys.forget(query.get_meta().db_table)
+            if self.keys is not None:
+                self.keys.forget(query.get_meta().db_table)
         elif isinstance(query, DeleteQuery) or any(
             field.primary_key for field, _, _ in query.values
         ):
@@ -774,152 +289,30 @@ class Unit:
         """Write the queue before something that no wrapper sees, on the driver's own cursor."""
         if self._passing or self.connection.needs_rollback:
             return
-        self._refuse_if_broken()
-        if self._rows:
+        self.refuse_if_broken()
+        if self.queue.rows:
             self.flush(EarlyFlush("SQL of your own", place()))
         self._before_a_write(None, None)
 
-    # The transaction.
-
-    @property
-    def holds_lock(self) -> bool:
-        """Whether what is written now is in the block's transaction."""
-        return self._begin is None
-
-    def _put_off_begin(self) -> None:
-        if self._suspended:
-            self._begin = None
-            self._send["_start_transaction_under_autocommit"]()
-        else:
-            self._begin = True
-
-    def begin(self) -> None:
-        """Send the BEGIN that was put off: see Note [Lock]."""
-        if self._begin is None:
-            return
-        self._begin = None
-        # Not when the block is over already, nor when the connection was closed in it.
-        if self.connection.in_atomic_block and self.connection.connection is not None:
-            began = time.monotonic()
-            with self.connection.wrap_database_errors:
-                self.connection.connection.execute("BEGIN IMMEDIATE")
-            self.waited += time.monotonic() - began
-
-    def _make_savepoint(self, sid: str) -> None:
-        self._refuse_if_broken()
-        if self._may_be_refused():
-            self.flush(EarlyFlush("a savepoint", place()))
-        self._savepoints[sid] = _Savepoint(self._number)
-        if self._suspended:
-            self._send_savepoints()
-            self._savepoints.clear()
-
-    def _may_be_refused(self) -> bool:
-        """Tell whether there is a queued row that the database may refuse, or not find."""
-        while self._unlooked and not self._unsure:
-            row = self._unlooked.pop()
-            shape = row.shape
-            self._unsure = (
-                shape.may_be_unsettled
-                or not self._knowledge.exists(shape.table, row.key)
-                or not all(
-                    shape.checks.surely_pass(number, row.values[number])
-                    for number in range(len(shape.changed))
-                )
-            )
-        return self._unsure
-
-    def _send_savepoints(self) -> None:
-        """Send those that were not: what comes may have to be undone by them."""
-        if any(not savepoint.sent for savepoint in self._savepoints.values()):
-            self.begin()
-            with self._own():
-                for sid, savepoint in self._savepoints.items():
-                    if not savepoint.sent:
-                        self.make_savepoint(sid)
-                        savepoint.sent = True
-
-    def _release_savepoint(self, sid: str) -> None:
-        if self.broken is not None:
-            raise self.broken  # Django undoes the savepoint
-        if self._may_be_refused():
-            # Django undoes the savepoint if this raises; it could not if the connection were
-            # marked for rollback.
-            self.flush(EarlyFlush("a savepoint", place()), marks=False)
-        savepoint = self._savepoints.get(sid)
-        if savepoint is not None:
-            self._forget_savepoints(sid)
-        if savepoint is None or savepoint.sent:
-            self.release_savepoint(sid)
-
-    def _forget_savepoints(self, sid: str) -> None:
-        """Forget one since which nothing was written, and those after it."""
-        made = list(self._savepoints)
-        for later in made[made.index(sid) :]:
-            del self._savepoints[later]
-
-    def _roll_back_to_savepoint(self, sid: str) -> None:
-        savepoint = self._savepoints.get(sid)
-        dropped = self._drop(lambda row: savepoint is None or row.number >= savepoint.mark)
-        self._knowledge.rolled_back(None if savepoint is None else dropped)
-        # rollback_exc: why Django has marked the block for rollback. Checked on 5.2, 6.0, 6.1.
-        cause = self.connection.rollback_exc  # type: ignore[attr-defined]
-        if sys.exc_info()[1] is not None or cause is not self.broken:
-            self.broken = None  # the rows that were refused are undone as well, see Note [Broken]
-        if savepoint is not None:
-            self._forget_savepoints(sid)
-            self._savepoints[sid] = savepoint
-        else:
-            self._savepoints.clear()
-        if savepoint is None or savepoint.sent:
-            self.undo_savepoint(sid)
-            if self._keys is not None:
-                self._keys.forget()
-
-    def _roll_back(self) -> None:
-        self.discard()
-        self._savepoints.clear()
-        self._begin = None
-        self.broken = None
-        self._send["_rollback"]()
-
-    def make_savepoint(self, sid: str) -> None:
-        """Send a savepoint."""
-        self._send["_savepoint"](sid)
-
-    def undo_savepoint(self, sid: str) -> None:
-        """Go back to a savepoint that was sent."""
-        with self._own():
-            self._send["_savepoint_rollback"](sid)
-
-    def release_savepoint(self, sid: str) -> None:
-        """Release a savepoint that was sent."""
-        with self._own():
-            self._send["_savepoint_commit"](sid)
-
-    # Out of the queue.
+    # The flush.
 
     def end(self) -> None:
         """Write what is left, and queue no more: the block is about to commit.
 
         Its on_commit callbacks, which run with the hooks still in place, are not in the block.
         """
-        self._suspended = True
+        self.is_suspended = True
         self.write()
         if self.broken is not None:
             raise self.broken
-        self._begin = None  # nothing was written
+        self.transaction.end()
 
     def write(self) -> None:
         """Write what is queued, unless the transaction or a savepoint will be rolled back."""
         if self.connection.closed_in_transaction:
-            self.discard()
+            self.queue.discard()
         elif not self.connection.needs_rollback:
             self.flush(None)
-
-    def discard(self) -> None:
-        """Drop what is queued: the transaction is undone."""
-        give_no_keys(self._clear())
 
     def begin_group(self) -> None:
         """Forget whose rows were written and refused: what is undone from here on is younger."""
@@ -931,45 +324,7 @@ class Unit:
     def drop(self, tag: Hashable) -> None:
         """Drop what is queued under one tag, and the memory of an error."""
         self.broken = None
-        self._drop(lambda row: row.tag == tag)
-
-    def _drop(self, goes: Callable[[Row], bool]) -> set[str]:
-        """Drop some rows; return the tables that get no row now."""
-        dropped = set()
-        mixed = set(self._mixed)
-        tables = self._clear()
-        for table in tables.values():
-            give_no_keys(rows_that(goes, {"": table}))
-            for row in table.rows:
-                if not goes(row):
-                    self._append(row)
-                elif type(row) is NewRow:
-                    dropped.add(row.shape.table)
-        self._mixed = mixed & self._tables.keys()
-        return dropped
-
-    def _clear(self) -> dict[str, Table]:
-        tables, self._tables = self._tables, {}
-        self._rows = self._bytes = 0
-        self._mixed.clear()
-        self._unlooked.clear()
-        self._unsure = False
-        return tables
-
-    def _flush_for(self, key: late.LateKey) -> None:
-        """Write what is queued because a key is read; without a row, there is no key."""
-        if self._rows:
-            instance = key.instance
-            name = instance._meta.db_table if instance is not None else "a key"
-            # Where every key is read at once, queueing gains nothing.
-            table = self._tables.get(name)
-            if table is not None and len(table.rows) <= FEW:
-                self._read_at_once[name] += 1
-            else:
-                self._read_at_once[name] = 0
-            self.flush(EarlyFlush(name, place()))
-        if not key.known:
-            key.arrive(None)
+        self.queue.drop(lambda row: row.tag == tag)
 
     def flush(self, early: EarlyFlush | None, *, marks: bool = True) -> None:
         """Write what is queued.
@@ -981,20 +336,20 @@ class Unit:
         Raises:
             DatabaseError: a row was refused. What was queued is dropped.
         """
-        if not self._rows:
+        if not self.queue.rows:
             return
         if not self.connection.in_atomic_block:  # its transaction has ended without us: closed
-            self.discard()
+            self.queue.discard()
             return
         for figures in self._figures:
             figures.flushes += 1
             if early is not None:
                 figures.early[early] += 1
-        tables = self._clear()
+        tables = self.queue.clear()
         try:
-            with self._own():
-                self.begin()
-                for part in self._parts_by_savepoint(tables):
+            with self.own_statements():
+                self.transaction.begin()
+                for part in self.transaction.parts_by_savepoint(tables):
                     if self.isolates:
                         self._isolator.write(part)
                     else:
@@ -1007,43 +362,40 @@ class Unit:
         for table in tables:
             self._knowledge.forget(table)
 
-    def _parts_by_savepoint(self, tables: dict[str, Table]) -> Iterator[dict[str, Table]]:
-        """Yield the rows that come before each savepoint since which nothing was written.
+    # For what sends statements.
 
-        One that was sent, for the sake of a read, is taken back and sent again in its place.
-        """
-        waiting, self._savepoints = self._savepoints, {}
-        last = next(reversed(waiting.values()), None)
-        if last is not None and not _between(tables, 0, last.mark):
-            for sid, savepoint in waiting.items():
-                if not savepoint.sent:
-                    self.make_savepoint(sid)
-            yield tables
-            return
-        for sid, savepoint in reversed(waiting.items()):
-            if savepoint.sent:
-                self.release_savepoint(sid)
-        lowest = 0
-        for sid, savepoint in waiting.items():
-            if older := _between(tables, lowest, savepoint.mark):
-                yield older
-            self.make_savepoint(sid)
-            lowest = savepoint.mark
-        if lowest == 0:
-            yield tables
-        elif younger := _between(tables, lowest, self._number):
-            yield younger
+    @contextmanager
+    def own_statements(self) -> Iterator[None]:
+        """Let what is sent in the block pass the barrier: it is the unit's own."""
+        before, self._passing = self._passing, True
+        try:
+            yield
+        finally:
+            self._passing = before
 
-    def begin_handing_out(self) -> None:
-        """Forget the keys that have arrived in a try that was undone."""
-        self._arrivals.clear()
+    def execute(self, sql: str, params: Any, *, many: bool = False) -> Executed:
+        """Send a statement of the unit's own."""
+        self.figures_sent(1)
+        with self.own_statements(), self.connection.cursor() as cursor:
+            if many:
+                cursor.executemany(sql, params)
+            else:
+                cursor.execute(sql, params)
+            return Executed(cursor.rowcount, getattr(cursor, "lastrowid", None))
 
-    def hand_out(self) -> None:
-        """Give the late keys of what has been written to their instances: it is written for good,
-        while a part of a refused flush is written again, under other keys."""
-        for key, value in self._arrivals:
-            key.arrive(value)
-        self._arrivals.clear()
+    def ask(self, sql: str, params: Any) -> list[Any]:
+        """Send a statement of the unit's own; return its rows."""
+        self.figures_sent(1)
+        if self.transaction.holds_lock:
+            self.transaction.send_savepoints()
+        with self.own_statements(), self.connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            return list(cursor.fetchall())
+
+    def figures_sent(self, statements: int) -> None:
+        """Count statements of the unit's own."""
+        for figures in self._figures:
+            figures.sent += statements
 
     def inserted(self, rows: Sequence[NewRow]) -> None:
         """Take note that rows of one shape were written."""
@@ -1057,46 +409,22 @@ class Unit:
         else:
             self._knowledge.inserted(table, (key_of(row.values) for row in rows))
 
-    @contextmanager
-    def _own(self) -> Iterator[None]:
-        before, self._passing = self._passing, True
-        try:
-            yield
-        finally:
-            self._passing = before
-
-    # For keys and writers.
-
-    def execute(self, sql: str, params: Any, *, many: bool = False) -> Executed:
-        """Send a statement of the unit's own."""
-        self.figures_sent(1)
-        with self._own(), self.connection.cursor() as cursor:
-            if many:
-                cursor.executemany(sql, params)
-            else:
-                cursor.execute(sql, params)
-            return Executed(cursor.rowcount, getattr(cursor, "lastrowid", None))
-
-    def ask(self, sql: str, params: Any) -> list[Any]:
-        """Send a statement of the unit's own; return its rows."""
-        self.figures_sent(1)
-        if self.holds_lock:
-            with self._own():
-                self._send_savepoints()
-        with self._own(), self.connection.cursor() as cursor:
-            cursor.execute(sql, params)
-            return list(cursor.fetchall())
-
-    def figures_sent(self, statements: int) -> None:
-        """Count statements of the unit's own."""
-        for figures in self._figures:
-            figures.sent += statements
-
     def take_keys(self, rows: Sequence[NewRow], values: Sequence[int]) -> None:
         """Take in the keys that the database has given to rows."""
         for row, value in zip(rows, values, strict=True):
             assert row.late is not None
             self._arrivals.append((row.late, row.shape.converted(value)))
+
+    def begin_handing_out(self) -> None:
+        """Forget the keys that have arrived in a try that was undone."""
+        self._arrivals.clear()
+
+    def hand_out(self) -> None:
+        """Give the late keys of what has been written to their instances: it is written for good,
+        while a part of a refused flush is written again, under other keys."""
+        for key, value in self._arrivals:
+            key.arrive(value)
+        self._arrivals.clear()
 
     @property
     def plain_tables(self) -> dict[str, bool]:
@@ -1121,17 +449,6 @@ def _put_back(thing: Any, name: str, value: Any) -> None:
         delattr(thing, name)
     else:
         setattr(thing, name, value)
-
-
-def _between(tables: dict[str, Table], lowest: int, end: int) -> dict[str, Table]:
-    """Return the rows of some numbers."""
-    return rows_that(lambda row: lowest <= row.number < end, tables)
-
-
-def _may_become(row: Row, number: int, new: Any) -> bool:
-    """Tell whether a queued value may be changed: not if it may be refused as it was."""
-    old = row.values[number]
-    return bool(old == new or row.shape.checks.surely_pass(number, old))
 
 
 def _reads(sql: Any) -> bool:

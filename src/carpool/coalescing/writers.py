@@ -51,6 +51,19 @@ class Writer(Protocol):
         """Tell whether a table's rows are one INSERT, which leaves nothing if it is refused."""
 
 
+def writer_for(unit: Unit) -> Writer | None:
+    """Return what suits a unit's database; None if nothing does."""
+    connection = unit.connection
+    if connection.vendor == "sqlite":
+        return ExecuteMany(unit)
+    if connection.vendor == "postgresql":
+        is_psycopg3 = connection.Database.__name__ == "psycopg"  # type: ignore[attr-defined]
+        return Copy(unit) if is_psycopg3 else MultiRow(unit)
+    if connection.vendor == "mysql":
+        return MultiRow(unit)
+    return None
+
+
 class ExecuteMany:
     """One statement for any number of rows, in one call."""
 
