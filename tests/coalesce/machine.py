@@ -250,6 +250,7 @@ class Machine:
             if line.ending == "rollback":
                 block.is_rolled_back = True
                 self.drop(doomed)
+                self.reactions = reactions
         finally:
             self.here = around
 

@@ -7,7 +7,7 @@ import decimal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -951,6 +951,42 @@ def test_a_table_that_was_empty_when_it_was_vacuumed() -> None:
             tag.save()
         assert 40 <= rows_read() - before <= 40 + len(loaded)
     assert Tag.objects.filter(uses=5).count() == 20
+
+
+def test_a_change_that_is_refused_before_a_savepoint_of_another_block_is() -> None:
+    """The block that catches the error can't undo it; the block that it is of ends with it."""
+    Author.objects.create(name="a")
+    with pytest.raises(DatabaseError, match="did not affect"), carpool.coalesce():
+        Tag.objects.create(word="before")
+        assert Tag.objects.count() == 1  # written: a new row would not wait for the savepoint
+        author = Author.objects.get(name="a")
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute(f"DELETE FROM {Author._meta.db_table}")  # as another program would
+        author.name = "b"
+        author.save(update_fields=["name"])
+        with pytest.raises(DatabaseError, match="did not affect"), transaction.atomic():
+            Tag.objects.create(word="inner")
+            list(Tag.objects.all())
+        assert not connection.needs_rollback
+        with pytest.raises(DatabaseError, match="rows were refused"):
+            Tag.objects.create(word="after")
+    assert not Tag.objects.exists()
+
+
+@pytest.mark.only_on("sqlite", "postgresql")  # MariaDB's JSON columns are written at once
+def test_changes_of_queued_rows_count_as_bytes() -> None:
+    """However small they were when they were queued: twenty megabytes are not kept."""
+    with carpool.coalesce() as figures:
+        objects = [Gadget(name="g") for _ in range(20)]
+        for one in objects:
+            one.save()
+        before = figures.flushes
+        for one in objects:
+            one.text = "x" * 1_000_000
+            one.save()
+        assert figures.flushes >= before + 2
+        Gadget.objects.filter(pk=objects[0].pk).update(text="")
+    assert Gadget.objects.exclude(text="").count() == 19
 
 
 # Locks.

@@ -170,10 +170,8 @@ class TestDaskInThisProcess(ExecutorContract):
             yield client
 
     @pytest.fixture(autouse=True)
-    def use(self, client: Any, cluster: Cluster) -> Iterator[None]:
+    def use(self, client: Any) -> None:
         self.options = {"executor": client}
-        yield
-        print(cluster.log())  # pytest shows it for tests that fail
 
 
 @pytest.mark.usefixtures("transactional_db", "no_connections_left")

@@ -89,9 +89,11 @@ class Changes:
             return None
         self._connection.validate_no_broken_transaction()
         for row, number, new in changes:
+            before = row.shape.sizes.of(row.values)
             self._queue.tables[row.shape.table].change(row, number, new)
+            self._queue.changed(row, before)
             self._tie(row)
-        self._unit.figures_queued()
+        self._unit.queued()
         return len(rows)
 
     # save(), of rows that are there.
@@ -176,6 +178,7 @@ class Changes:
             number = columns.get(field.column)
             if number is not None and not _may_become(row, number, value):
                 return False
+        before = row.shape.sizes.of(row.values)
         more = [field for field in shape.changed if field.column not in columns]
         if more:
             assert type(row) is ChangedRow
@@ -187,8 +190,7 @@ class Changes:
             table.widen(row, wider, [*row.values[:at], *new, *row.values[at:]])
         for field, value in zip(shape.changed, values, strict=False):
             table.change(row, row.shape.columns[field.column], value)
-        if type(row) is ChangedRow:
-            self._queue.changed(row)
+        self._queue.changed(row, before)
         self._tie(row)
         return True
 

@@ -73,9 +73,11 @@ class Queue:
         value = self._knowledge.value(row.shape.table, row.key, column)
         return None if value is MISSING else (value,)
 
-    def changed(self, row: ChangedRow) -> None:
-        """Take note that a row has other values than when it was put in."""
-        self._unlooked.append(row)
+    def changed(self, row: Row, before: int) -> None:
+        """Take note that a row's values have changed; ``before``: how many bytes they were."""
+        self._bytes += row.shape.sizes.of(row.values) - before
+        if type(row) is ChangedRow:
+            self._unlooked.append(row)
 
     def may_be_refused(self) -> bool:
         """Tell whether there is a row that the database may refuse, or not find.

@@ -38,10 +38,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Savepoint:
-    """``mark``: the number that the next row had when it was made."""
+    """``mark``: the number that the next row had when it was made.
+
+    ``is_idle``: rows before it were refused, so it can't be sent, and undoing it (``is_undone``)
+    mends nothing.
+    """
 
     mark: int
     sent: bool = False
+    is_idle: bool = False
+    is_undone: bool = False
 
 
 class Transaction:
@@ -59,6 +65,7 @@ class Transaction:
         self._knowledge = knowledge
         self._keys = keys
         self._savepoints: dict[str, _Savepoint] = {}  # those since which nothing was written
+        self._to_come: dict[str, _Savepoint] | None = None  # after the part that is being written
         self._begin_is_due = False  # SQLite's BEGIN was put off
         self._send: dict[str, Callable[..., None]] = {}
 
@@ -125,6 +132,9 @@ class Transaction:
 
     def _release(self, sid: str) -> None:
         if self._unit.broken is not None:
+            if sid in self._savepoints and self._savepoints[sid].is_undone:
+                self._forget_from(sid)  # as Django does with one that it has just undone
+                return
             raise self._unit.broken  # Django undoes the savepoint
         if self._queue.may_be_refused():
             # Django undoes the savepoint if this raises; it could not if the connection were
@@ -143,7 +153,9 @@ class Transaction:
         self._knowledge.rolled_back(None if savepoint is None else dropped)
         # rollback_exc: why Django has marked the block for rollback. Checked on 5.2, 6.0, 6.1.
         cause = self._connection.rollback_exc  # type: ignore[attr-defined]
-        if sys.exc_info()[1] is not None or cause is not unit.broken:
+        if savepoint is not None and savepoint.is_idle:
+            savepoint.is_undone = True  # the rows that were refused are not
+        elif sys.exc_info()[1] is not None or cause is not unit.broken:
             # The rows that were refused are undone as well: see Note [Broken] in `unit`.
             unit.broken = None
         if savepoint is not None:
@@ -204,32 +216,47 @@ class Transaction:
                         self.make_savepoint(sid)
                         savepoint.sent = True
 
+    def refused(self) -> bool:
+        """Take note that the part that was being written is; tell if a savepoint follows it."""
+        if self._to_come is None:  # none was
+            return False
+        self._savepoints, self._to_come = self._to_come, None
+        for savepoint in self._savepoints.values():
+            savepoint.is_idle = True
+        return bool(self._savepoints)
+
     def parts_by_savepoint(self, tables: dict[str, Table]) -> Iterator[dict[str, Table]]:
         """Send the savepoints since which nothing was written; yield the rows between them.
 
         One that was sent, for the sake of a read, is taken back and sent again in its place.
         """
         waiting, self._savepoints = self._savepoints, {}
+        self._to_come = {}
         last = next(reversed(waiting.values()), None)
         if last is not None and not between(tables, 0, last.mark):
             for sid, savepoint in waiting.items():
                 if not savepoint.sent:
                     self.make_savepoint(sid)
             yield tables
+            self._to_come = None
             return
         for sid, savepoint in reversed(waiting.items()):
             if savepoint.sent:
                 self.release_savepoint(sid)
+                savepoint.sent = False
+        self._to_come = dict(waiting)
         lowest = 0
         for sid, savepoint in waiting.items():
             if older := between(tables, lowest, savepoint.mark):
                 yield older
             self.make_savepoint(sid)
+            del self._to_come[sid]
             lowest = savepoint.mark
         if lowest == 0:
             yield tables
         elif younger := between(tables, lowest, self._queue.number):
             yield younger
+        self._to_come = None
 
     def make_savepoint(self, sid: str) -> None:
         """Send a savepoint."""

@@ -194,14 +194,10 @@ class Unit:
 
     def queued(self) -> None:
         """Take note that a write was put off; if that makes too many, write them."""
-        self.figures_queued()
-        if self.queue.is_full:
-            self.flush(None)  # as it should be
-
-    def figures_queued(self) -> None:
-        """Count a write that was put off."""
         for figures in self._figures:
             figures.queued += 1
+        if self.queue.is_full:
+            self.flush(None)  # as it should be
 
     def has_lost_its_transaction(self) -> bool:
         """Tell whether the connection has been closed since; queue no more then."""
@@ -355,7 +351,7 @@ class Unit:
                     else:
                         self._flusher.write(part)
         except BaseException as error:
-            if marks:
+            if self.transaction.refused() or marks:
                 self.broken = error
             give_no_keys(tables)
             raise
