@@ -20,6 +20,7 @@ from django.core import serializers
 from django.db import DatabaseError, IntegrityError, connection, connections, models, transaction
 from django.db.models import Count, F
 from django.db.models.signals import m2m_changed
+from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.utils import timezone
 
 import carpool
@@ -717,6 +718,42 @@ def test_what_somebody_has_put_in_the_place_of_djangos_is_called(
         users(5)
     assert called == [name] * 5
     assert User.objects.count() == 5
+
+
+@pytest.mark.parametrize("compiler", [SQLInsertCompiler, SQLUpdateCompiler])
+def test_who_is_told_of_each_write_by_a_patch_of_the_compilers_is_told_at_its_place(
+    compiler: type[SQLCompiler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a cache of queries does, to know that what it has is outdated: django-cachalot."""
+    written = []
+    original = compiler.execute_sql
+
+    @functools.wraps(original)
+    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        written.append(self.query.get_meta().db_table)
+        return original(self, *args, **kwargs)
+
+    def program() -> list[str]:
+        written.clear()
+        user = User.objects.create(username="u")
+        author = Author(name="a")
+        author.save()
+        Group.objects.bulk_create([Group(name="g"), Group(name="h")])
+        user.groups.add(*Group.objects.all())
+        user.first_name = "f"
+        user.save()
+        author.save(update_fields=["name"])
+        User.objects.filter(pk=user.pk).update(email="e")
+        return list(written)
+
+    monkeypatch.setattr(compiler, "execute_sql", patched)
+    with transaction.atomic():
+        told = program()
+        transaction.set_rollback(True)
+    with carpool.coalesce() as figures:
+        assert program() == told
+    assert figures.queued == 0
+    assert len(told) == (4 if compiler is SQLInsertCompiler else 3)
 
 
 def test_classes_are_changed_once_in_a_run() -> None:

@@ -10,6 +10,7 @@ from django.db import models, transaction
 from django.db.models.signals import post_save, pre_save
 
 from carpool.coalescing import late
+from carpool.coalescing.compilers import write_as_djangos
 from carpool.coalescing.late import LateKey
 from carpool.coalescing.making import is_constant, is_plain
 from carpool.coalescing.originals import has_own
@@ -106,7 +107,8 @@ class Plan:
         """Return the plan for objects of a class (``kind``) in the table of ``model``, if any."""
         meta: Any = model._meta
         if (
-            any(has_own(kind, name) for name in _USED)
+            not write_as_djangos(unit.connection)
+            or any(has_own(kind, name) for name in _USED)
             or type(model._base_manager) is not models.Manager
             or meta.order_with_respect_to
             or len(meta.pk_fields) != 1

@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary
 from django.db import connections, models, router
 
 from carpool.coalescing import late, making
+from carpool.coalescing.compilers import write_as_djangos
 from carpool.coalescing.originals import has_own, is_djangos
 from carpool.coalescing.plans import CALLED, forced_message, is_surely_saved, looks_first
 from carpool.coalescing.registry import here, unit_of
@@ -195,8 +196,9 @@ def _do_insert(original: Any) -> Any:
         self: models.Model, manager: Any, using: str, fields: Any, returning_fields: Any, raw: bool
     ) -> Any:
         if type(manager) is models.Manager:
-            unit = unit_of(connections[using])
-            if unit is not None and unit.given_up is None:
+            connection = connections[using]
+            unit = unit_of(connection)
+            if unit is not None and unit.given_up is None and write_as_djangos(connection):
                 returned = unit.take(manager.model, [self], fields, returning_fields, raw=raw)
                 if returned is not None:
                     return returned
@@ -216,10 +218,12 @@ def _do_update(original: Any) -> Any:
         forced_update: Any,
         *returning_fields: Any,
     ) -> Any:
-        unit = unit_of(connections[using])
+        connection = connections[using]
+        unit = unit_of(connection)
         model = base_qs.model
         if (
             unit is not None
+            and write_as_djangos(connection)
             and values
             and not any(returning_fields)
             and type(base_qs) is models.QuerySet
