@@ -34,7 +34,7 @@ from typing import Any
 from django.db import IntegrityError, connections, transaction
 
 from carpool import callbacks, databases, deferred
-from carpool.coalescing import Figures, RowIsGone, Unit, unit_of
+from carpool.coalescing import Figures, RowIsGone, Unit, minded, unit_of
 from carpool.errors import Trouble, describe, trouble_of
 from carpool.exceptions import OutcomeUnknown, TakenOver, TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
@@ -333,6 +333,7 @@ class Attempt:
                     if unit.has_strategy:
                         self.reserved[connection.alias] = unit.reserved
                         stack.enter_context(unit.installed())
+                        stack.enter_context(minded(unit))
                         stack.enter_context(unit.counting(self.figures))
                         self.units.append(unit)
             yield

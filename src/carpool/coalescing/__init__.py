@@ -36,5 +36,16 @@ from carpool.coalescing.flushing import RowIsGone
 from carpool.coalescing.registry import unit_of
 from carpool.coalescing.saving import kept
 from carpool.coalescing.unit import Unit
+from carpool.coalescing.wrapping import minded
 
-__all__ = ["Coalesce", "EarlyFlush", "Figures", "RowIsGone", "Unit", "coalesce", "kept", "unit_of"]
+__all__ = [
+    "Coalesce",
+    "EarlyFlush",
+    "Figures",
+    "RowIsGone",
+    "Unit",
+    "coalesce",
+    "kept",
+    "minded",
+    "unit_of",
+]

@@ -15,6 +15,7 @@ from django.db import connections, transaction
 from carpool.coalescing.figures import Figures
 from carpool.coalescing.registry import unit_of
 from carpool.coalescing.unit import Unit
+from carpool.coalescing.wrapping import minded
 from carpool.exceptions import ConfigurationError
 
 _warned: set[str] = set()
@@ -68,6 +69,7 @@ class Coalesce(ContextDecorator):
             if not unit.has_strategy:
                 _say_there_is_no_strategy(alias, connection.vendor, self.strict)
             stack.enter_context(unit.installed())
+            stack.enter_context(minded(unit))
         stack.enter_context(unit.counting(figures))
         stack.enter_context(transaction.atomic(using=alias))
         return unit, outer is None
