@@ -20,6 +20,7 @@ from django.core import serializers
 from django.db import DatabaseError, IntegrityError, connection, connections, models, transaction
 from django.db.models import Count, F
 from django.db.models.signals import m2m_changed
+from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.utils import timezone
 
 import carpool
@@ -723,6 +724,97 @@ def test_what_somebody_has_put_in_the_place_of_djangos_is_called(
         users(5)
     assert called == [name] * 5
     assert User.objects.count() == 5
+
+
+def test_a_wrapper_sees_what_is_saved_in_its_block_and_nothing_else() -> None:
+    """As pgtrigger's ignore() needs it: what the database does in there depends on it."""
+    seen: list[str] = []
+
+    def look(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        seen.append(f"{sql} {params}")
+        return execute(sql, params, many, context)
+
+    def told(*names: str) -> bool:
+        writes = [text for text in seen if text.startswith(("INSERT", "UPDATE"))]
+        return len(writes) == len(names) and all(
+            name in text for name, text in zip(names, writes, strict=True)
+        )
+
+    def program(user: User) -> None:
+        User.objects.create(username="before")
+        with connection.execute_wrapper(look):
+            User.objects.create(username="within")
+            user.first_name = "changed"
+            user.save(update_fields=["first_name"])
+            assert told("within", "changed")
+            with connection.execute_wrapper(look):
+                Group.objects.create(name="twice")
+            assert told("within", "changed", "twice", "twice")
+            seen.clear()
+        User.objects.create(username="after")
+
+    user = User.objects.create(username="u")
+    with carpool.coalesce() as figures:
+        users(3)
+        program(user)
+    assert seen == []
+    assert figures.queued >= 2  # "before" and "after"
+    User.objects.exclude(username="u").delete()
+    Group.objects.all().delete()
+    carpool.run(lambda _: program(user), [1], executor="inline", progress=False, on_error="raise")
+    assert seen == []
+    assert User.objects.filter(username__in=["before", "within", "after"]).count() == 3
+
+
+def test_a_wrapper_around_the_block_sees_each_row() -> None:
+    """COPY, which no wrapper sees, is not for such a block."""
+    seen: list[str] = []
+
+    def look(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(look), carpool.coalesce() as figures:
+        users(30)
+    assert any(sql.startswith("INSERT INTO") and "auth_user" in sql for sql in seen[-3:])
+    assert figures.queued >= 27
+    assert User.objects.count() == 30
+
+
+@pytest.mark.parametrize("compiler", [SQLInsertCompiler, SQLUpdateCompiler])
+def test_who_is_told_of_each_write_by_a_patch_of_the_compilers_is_told_at_its_place(
+    compiler: type[SQLCompiler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a cache of queries does, to know that what it has is outdated: django-cachalot."""
+    written = []
+    original = compiler.execute_sql
+
+    @functools.wraps(original)
+    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        written.append(self.query.get_meta().db_table)
+        return original(self, *args, **kwargs)
+
+    def program() -> list[str]:
+        written.clear()
+        user = User.objects.create(username="u")
+        author = Author(name="a")
+        author.save()
+        Group.objects.bulk_create([Group(name="g"), Group(name="h")])
+        user.groups.add(*Group.objects.all())
+        user.first_name = "f"
+        user.save()
+        author.save(update_fields=["name"])
+        User.objects.filter(pk=user.pk).update(email="e")
+        return list(written)
+
+    monkeypatch.setattr(compiler, "execute_sql", patched)
+    with transaction.atomic():
+        told = program()
+        transaction.set_rollback(True)
+    with carpool.coalesce() as figures:
+        assert program() == told
+    assert figures.queued == 0
+    assert len(told) == (4 if compiler is SQLInsertCompiler else 3)
 
 
 def test_classes_are_changed_once_in_a_run() -> None:

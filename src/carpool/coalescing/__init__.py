@@ -39,4 +39,13 @@ from carpool.coalescing.registry import unit_of
 from carpool.coalescing.saving import kept
 from carpool.coalescing.unit import Unit
 
-__all__ = ["Coalesce", "EarlyFlush", "Figures", "RowIsGone", "Unit", "coalesce", "kept", "unit_of"]
+__all__ = [
+    "Coalesce",
+    "EarlyFlush",
+    "Figures",
+    "RowIsGone",
+    "Unit",
+    "coalesce",
+    "kept",
+    "unit_of",
+]

@@ -3,6 +3,10 @@
 ``connection.ops.compiler(name)`` is where Django gets a compiler from; for the time of the block
 the one connection's ``ops`` returns these subclasses. A compiler marks its statement as the ORM's
 (`Unit.statement`), so that the barrier can look at the query instead of guessing from its text.
+
+Somebody's patch of what writes rows wants to be called for each: a cache of queries' results
+(django-cachalot) learns there that they are outdated. Then every INSERT and UPDATE is executed at
+its place (`Unit.writes_as_django`).
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.db.models.sql.compiler import SQLCompiler
+
+from carpool.coalescing.originals import is_djangos
 
 if TYPE_CHECKING:
     from carpool.coalescing.unit import Unit
@@ -50,7 +56,7 @@ class _Insert(_Marked):
 
     def execute_sql(self, returning_fields: Any = None) -> Any:  # type: ignore[override]
         inserts, query = self.unit.inserts, self.query
-        if inserts.given_up is None:
+        if inserts.given_up is None and self.unit.writes_as_django:
             returned = inserts.take(
                 query.model,
                 query.objs,
@@ -80,9 +86,10 @@ class _Update(_Marked):
     """
 
     def execute_sql(self, result_type: Any) -> Any:  # type: ignore[override]
-        changed = self.unit.changes.take(self, result_type)
-        if changed is not None:
-            return changed
+        if self.unit.writes_as_django:
+            changed = self.unit.changes.take(self, result_type)
+            if changed is not None:
+                return changed
         return super().execute_sql(result_type)
 
     def execute_returning_sql(self, returning_fields: Any) -> Any:  # Django 6.0 and later
@@ -102,15 +109,30 @@ _MIXINS = {
 
 
 class Compilers:
-    """In place of ``ops.compiler``."""
+    """In place of ``ops.compiler``.
+
+    Attributes:
+        are_djangos: whether INSERTs and UPDATEs are executed by Django's own methods.
+    """
 
     def __init__(self, unit: Unit, original: Any) -> None:
         self._unit = unit
         self._original = original
         self._made: dict[str, type] = {}
+        self.are_djangos = all(
+            is_djangos(method)
+            for name in ("SQLInsertCompiler", "SQLUpdateCompiler")
+            for method in _executing(original(name))
+        )
 
     def __call__(self, name: str) -> type:
         if name not in self._made:
             base = self._original(name)
             self._made[name] = type(name, (_MIXINS.get(name, _Marked), base), {"unit": self._unit})
         return self._made[name]
+
+
+def _executing(compiler: Any) -> list[Any]:
+    # execute_returning_sql: the UPDATEs' from Django 6.0 on.
+    names = ("execute_sql", "execute_returning_sql")
+    return [getattr(compiler, name) for name in names if hasattr(compiler, name)]

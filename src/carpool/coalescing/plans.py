@@ -106,7 +106,8 @@ class Plan:
         """Return the plan for objects of a class (``kind``) in the table of ``model``, if any."""
         meta: Any = model._meta
         if (
-            any(has_own(kind, name) for name in _USED)
+            not unit.writes_as_django
+            or any(has_own(kind, name) for name in _USED)
             or type(model._base_manager) is not models.Manager
             or meta.order_with_respect_to
             or len(meta.pk_fields) != 1

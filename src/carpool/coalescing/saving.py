@@ -196,7 +196,7 @@ def _do_insert(original: Any) -> Any:
     ) -> Any:
         if type(manager) is models.Manager:
             unit = unit_of(connections[using])
-            if unit is not None and unit.inserts.given_up is None:
+            if unit is not None and unit.inserts.given_up is None and unit.writes_as_django:
                 returned = unit.inserts.take(
                     manager.model, [self], fields, returning_fields, raw=raw
                 )
@@ -222,6 +222,7 @@ def _do_update(original: Any) -> Any:
         model = base_qs.model
         if (
             unit is not None
+            and unit.writes_as_django
             and values
             and not any(returning_fields)
             and type(base_qs) is models.QuerySet

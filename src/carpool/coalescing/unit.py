@@ -7,6 +7,7 @@ taken away after it:
 - ``execute_wrappers``: every statement passes the barrier, which writes the queue first if the
   statement may see it;
 - ``make_cursor``, ``make_debug_cursor``: callproc() and COPY pass by execute wrappers;
+- ``execute_wrapper``: see `wrapping`;
 - the methods that begin and roll back the transaction and its savepoints: see `transaction`.
 
 Note [Broken]
@@ -30,7 +31,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.transaction import TransactionManagementError
 
-from carpool.coalescing import barrier, cursors, late, saving
+from carpool.coalescing import barrier, cursors, late, saving, wrapping
 from carpool.coalescing.changes import Changes
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
@@ -74,6 +75,7 @@ class Unit:
         plans: how objects are saved, by class.
         keys: what reserves keys, with those that are left; None where none can be reserved.
         is_suspended: nothing is queued.
+        writes_as_django: nobody has patched what executes INSERTs and UPDATEs: see `compilers`.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Unit:
         self._figures: list[Figures] = []
         self._passing = False  # the statements are the unit's own
         self.is_suspended = False
+        self.writes_as_django = True
         self.copying = 0.0  # seconds, in COPY, which no wrapper sees
         self._driver: Any = None  # the driver's connection, when first used
         self._lost = False  # it is another by now
@@ -138,8 +141,11 @@ class Unit:
         connection.ensure_connection()
         # Names of BaseDatabaseWrapper and DatabaseOperations, called on the instance: checked on
         # 5.2, 6.0, 6.1.
+        compilers = Compilers(self, connection.ops.compiler)
+        self.writes_as_django = compilers.are_djangos
         hooks: list[tuple[Any, str, Any]] = [
-            (connection.ops, "compiler", Compilers(self, connection.ops.compiler)),
+            (connection.ops, "compiler", compilers),
+            (connection, "execute_wrapper", wrapping.minding(self)),
             (connection, "make_cursor", cursors.guarded(connection.make_cursor)),
             (connection, "make_debug_cursor", cursors.guarded(connection.make_debug_cursor)),
             *((connection, name, hook) for name, hook in self.transaction.hooks().items()),

@@ -17,6 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from carpool.coalescing.literals import Literals, can_write_literals, written_by
 from carpool.coalescing.rows import INTEGERS, R, Row
 from carpool.coalescing.shapes import InsertShape, NewRow
+from carpool.coalescing.wrapping import is_wrapped
 
 if TYPE_CHECKING:
     from carpool.coalescing.unit import Unit
@@ -174,7 +175,11 @@ class Copy(MultiRow):
 
     def write(self, rows: Sequence[NewRow]) -> None:
         shape = rows[0].shape
-        if len(rows) < FEWEST_ROWS_TO_COPY or not self._can_copy(shape):
+        if (
+            len(rows) < FEWEST_ROWS_TO_COPY
+            or not self._can_copy(shape)
+            or is_wrapped(self._unit.connection)
+        ):
             super().write(rows)
             return
         for first in range(0, len(rows), MOST_ROWS_TO_COPY):
