@@ -817,6 +817,50 @@ def test_who_is_told_of_each_write_by_a_patch_of_the_compilers_is_told_at_its_pl
     assert len(told) == (4 if compiler is SQLInsertCompiler else 3)
 
 
+@pytest.mark.parametrize("around", ["nothing", "coalesce", "run"])
+@pytest.mark.parametrize("others", [0, 2])
+@pytest.mark.parametrize("bulk", [False, True], ids=["save", "bulk_create"])
+def test_an_object_whose_row_was_refused_has_not_been_saved(
+    around: str, others: int, bulk: bool
+) -> None:
+    """So that it is tried again under another name, as code does that looks for a free one."""
+    Group.objects.bulk_create(Group(name=f"taken{n}") for n in range(2))
+    states: list[Any] = []
+
+    def free(group: Group) -> None:
+        for tries in range(5):
+            if group.pk is None:
+                group.name = f"taken{tries}"
+            before = [User(username=f"{tries}-{n}") for n in range(others)]
+            try:
+                with transaction.atomic():
+                    if bulk:
+                        User.objects.bulk_create(before)
+                        Group.objects.bulk_create([group])
+                    else:
+                        for user in before:
+                            user.save()
+                        group.save()
+                return
+            except IntegrityError:
+                states.append((group.pk, group._state.adding, group._state.db))
+                states.extend(user._state.adding for user in before)
+
+    group = Group()
+    match around:
+        case "nothing":
+            free(group)
+        case "coalesce":
+            with carpool.coalesce():
+                users(5)
+                free(group)
+        case "run":
+            carpool.run(free, [group], executor="inline", progress=False, on_error="raise")
+    assert states == [(None, True, None), *[False] * others] * 2
+    assert Group.objects.get(pk=group.pk).name == "taken2"
+    assert not group._state.adding
+
+
 def test_classes_are_changed_once_in_a_run() -> None:
     """Not for each of its chunks: see `saving.kept`."""
     seen = set()

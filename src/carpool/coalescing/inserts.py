@@ -50,6 +50,7 @@ class Inserts:
     def __init__(self, unit: Unit, queue: Queue, keys: Keys | None) -> None:
         self.given_up: Given | None = None
         self._unit = unit
+        self._connection = unit.connection
         self._queue = queue
         self._keys = keys
         self._shapes = InsertShapes(unit, queue, keys)
@@ -155,7 +156,10 @@ class Inserts:
                     queue.mixed.add(name)
             if shape.given is not None:
                 returned = shape.converted(values[shape.columns[shape.given.column]])
-        queue.append(NewRow(queue.number, shape, values, self._unit.tag, waiting))
+        row = NewRow(queue.number, shape, values, self._unit.tag, waiting)
+        if self._connection.savepoint_ids:  # there is a block that may catch the row's error
+            row.remember(obj)
+        queue.append(row)
         return returned
 
     def _flush_for(self, key: LateKey) -> None:

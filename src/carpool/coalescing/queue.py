@@ -6,7 +6,7 @@ flushes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from carpool.coalescing.knowledge import Knowledge
@@ -138,6 +138,29 @@ def rows_that(belong: Callable[[Row], bool], tables: dict[str, Table]) -> dict[s
 def between(tables: dict[str, Table], lowest: int, end: int) -> dict[str, Table]:
     """Return the rows of some numbers."""
     return rows_that(lambda row: lowest <= row.number < end, tables)
+
+
+def forget_refused(tables: dict[str, Table], tag: Hashable, suspect: Row | None) -> None:
+    """Have the object whose row was refused be as before its ``save()``, and those saved after it.
+
+    Of the rows of a tag, in a block of ``atomic()`` whose user may catch the error, and then save
+    the object under another name: ``while True: try: with atomic(): save() …``. Where nothing
+    tells which of several it was, they stay as they are.
+    """
+    rows = sorted(
+        (
+            row
+            for table in tables.values()
+            for row in table.rows
+            if type(row) is NewRow and row.instance is not None and row.tag == tag
+        ),
+        key=lambda row: row.number,
+    )
+    if suspect not in rows and len(rows) == 1:
+        suspect = rows[0]
+    if suspect in rows:
+        for row in rows[rows.index(suspect) :]:
+            row.forget()
 
 
 def give_no_keys(tables: dict[str, Table]) -> None:

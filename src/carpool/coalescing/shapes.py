@@ -139,9 +139,13 @@ class UpdateShape(Shape):
 
 
 class NewRow(Row):
-    """A row to insert. ``late``: stands for the key that will come."""
+    """A row to insert. ``late``: stands for the key that will come.
 
-    __slots__ = ("late",)
+    Attributes:
+        instance: whose row it is, where it may be refused and the object go on: see `forget`.
+    """
+
+    __slots__ = ("_adding", "_db", "instance", "late")
     shape: InsertShape
 
     def __init__(
@@ -157,6 +161,20 @@ class NewRow(Row):
         self.values = values
         self.tag = tag
         self.late = late
+        self.instance: models.Model | None = None
+
+    def remember(self, instance: models.Model) -> None:
+        """Take note whose row it is, before that is told that it is saved."""
+        self.instance = instance
+        self._adding, self._db = instance._state.adding, instance._state.db
+
+    def forget(self) -> None:
+        """Have the object be as it was before it was saved."""
+        instance = self.instance
+        if instance is not None:
+            instance._state.adding, instance._state.db = self._adding, self._db
+            if self.shape.reserve is not None:
+                setattr(instance, self.shape.reserve.attname, None)
 
 
 class ChangedRow(Row):

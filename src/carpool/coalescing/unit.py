@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from django.db import models
+from django.db import DatabaseError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.transaction import TransactionManagementError
@@ -41,7 +41,7 @@ from carpool.coalescing.isolating import Isolator
 from carpool.coalescing.keys import Keys, keys_for
 from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.plans import Plans
-from carpool.coalescing.queue import Queue, give_no_keys
+from carpool.coalescing.queue import Queue, forget_refused, give_no_keys
 from carpool.coalescing.registry import register, unregister
 from carpool.coalescing.rows import Shape
 from carpool.coalescing.shapes import NewRow
@@ -360,6 +360,8 @@ class Unit:
             if self.transaction.refused() or marks:
                 self.broken = error
             give_no_keys(tables)
+            if isinstance(error, DatabaseError):
+                forget_refused(tables, self.tag, self._flusher.suspect(error))
             raise
         for table in tables:
             self._knowledge.forget(table)
