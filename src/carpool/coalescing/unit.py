@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from django.db import DatabaseError, models
+from django.db import DataError, IntegrityError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.sql import DeleteQuery, InsertQuery, UpdateQuery
 from django.db.transaction import TransactionManagementError
@@ -360,7 +360,7 @@ class Unit:
             if self.transaction.refused() or marks:
                 self.broken = error
             give_no_keys(tables)
-            if isinstance(error, DatabaseError):
+            if isinstance(error, IntegrityError | DataError):  # the connection is there
                 forget_refused(tables, self.tag, self._flusher.suspect(error))
             raise
         for table in tables:
