@@ -332,6 +332,7 @@ class _Run:
         step = (lambda: journal.step) if journal is not None else (lambda: 1)
         self._reader = Reader(self._source, self._interrupts, resumption, step)
         self._pacer = Pacer(options.chunk_size)
+        self._is_one_alone = False  # the chunk that was submitted last is to be
         self._settling = Settling(
             self._reader.number,
             self._pacer,
@@ -447,6 +448,7 @@ class _Run:
             paused = self._tend_journal()
             # What is to be run again is never held up: it may be what all the others wait for.
             may_submit = not paused and (bool(settling.again) or not pause())
+            may_submit = may_submit and not self._is_kept_waiting()
             if executor.wants() > 0 and may_submit and self._submit_next():
                 yield from settling.unsendable()
                 events = executor.poll()
@@ -482,6 +484,13 @@ class _Run:
     def _more(self) -> bool:
         return bool(self._settling.again) or not (self._reader.exhausted or self._enough())
 
+    def _is_kept_waiting(self) -> bool:
+        """Tell whether a chunk is out, or is the next, that has to be out alone."""
+        again = self._settling.again
+        return self._executor.in_flight > 0 and (
+            self._is_one_alone or bool(again and again[0].alone)
+        )
+
     def _submit_next(self) -> bool:
         """Submit a chunk to run again, or else the next of the source; return if there was one."""
         again = self._settling.again
@@ -489,6 +498,7 @@ class _Run:
             chunk = again[0]
             self._executor.submit(chunk)  # if this raises, the chunk is still in the queue
             again.popleft()
+            self._is_one_alone = chunk.alone
             return True
         if self._reader.exhausted or self._enough():
             return False

@@ -324,7 +324,9 @@ class Settling:
             for part in self._split(chunk, min(times, 2)):
                 yield from self._run_again(part)
         elif times < MOST_KILLS:
-            yield from self._run_again(chunk.part(self._number(), [0]))
+            # Others may have been lost with it each time, and no one knows by whose fault.
+            last = times == MOST_KILLS - 1
+            yield from self._run_again(replace(chunk.part(self._number(), [0]), alone=last))
         else:
             # Not unknown any more: nothing of it is stored.
             if fault.error == error_name(OutcomeUnknown):

@@ -87,6 +87,7 @@ class Chunk:
     ``local``: read for an executor in the same process, so the payloads won't do for another.
     ``again``: part of one that has run, so a function may have changed the items. ``places``: where
     the items are in the input, for the journal; None without one. ``step``: of its marks.
+    ``alone``: to be sent when no other is out, and none after it until it is back.
     """
 
     number: int
@@ -97,6 +98,7 @@ class Chunk:
     again: bool = False
     places: Places | None = None
     step: int = 1
+    alone: bool = False
 
     @property
     def note(self) -> Note | None:

@@ -14,7 +14,7 @@ from django.db import connections
 
 import carpool
 from carpool import Report
-from carpool.functions import dumps
+from carpool.functions import dumps, loads
 from carpool.journal import journal
 from carpool.journal.models import Entry, Lease, Run
 from carpool.journal.spans import Spans
@@ -213,6 +213,48 @@ def test_without_a_journal_a_second_delivery_is_not_run() -> None:
     assert stored() == names(sorted(set(range(NUMBER)) - BAD))
     assert (report.succeeded, report.failed, report.unknown) == (0, 0, NUMBER)
     assert "delivered a second time" in report.failures[0].message
+
+
+DEADLY = 20
+
+
+def neighbours_of_the_dead() -> Courier:
+    """Lose each chunk that is with a worker while the deadly item is: nothing tells whose fault."""
+    lock = threading.Lock()
+    there: set[int] = set()
+    deaths = 0
+
+    def courier(number: int, deliver: Deliver, answer: Answer) -> None:
+        nonlocal deaths
+        payloads: list[bytes] = deliver.args[2]  # type: ignore[attr-defined]
+        items = {loads(payload) for payload in payloads}
+        with lock:
+            before = deaths
+            there.update(items)
+        time.sleep(0.05)
+        with lock:
+            is_lost = DEADLY in there or deaths > before
+            there.difference_update(items)
+            deaths += DEADLY in items
+        answer(ConnectionError("a worker died") if is_lost else deliver())
+
+    return courier
+
+
+def test_an_item_that_is_lost_with_its_neighbours_is_found_in_the_end() -> None:
+    """Those that were blamed with it as often as it are not: before it is blamed, it runs alone."""
+    engine = Loopback(neighbours_of_the_dead())
+    report = carpool.run(
+        partial(store, bad=frozenset()),
+        range(NUMBER),
+        chunk_size=4,
+        progress=False,
+        journal="twice",
+        executor=engine,
+    )
+    assert [failure.index for failure in report.failures] == [DEADLY]
+    assert (report.succeeded, report.unknown) == (NUMBER - 1, 0)
+    assert stored() == names(sorted(set(range(NUMBER)) - {DEADLY}))
 
 
 def test_entries_stay_few_behind_a_chunk_that_takes_long(folding: None) -> None:
