@@ -8,8 +8,9 @@
 The runs: ``tests/unit``, which needs no database, once; everything else once on SQLite, once on
 PostgreSQL and once on MariaDB, whose servers `tools/servers.py` provides, with a Redis that they
 share, as a broker for Celery; but for ``tests/cluster``, which is asked for by name
-(``make test-cluster``). There are as many at a
-time as there are cores; each one's output is shown when it ends.
+(``make test-cluster``). On each database there are two runs, whole programs (``PROGRAMS``) and the
+rest, so that none is alone for long at the end. There are as many at a time as there are cores, of
+each database one; each one's output is shown when it ends.
 
 It fails if a test fails, if a run executes no test, if a run takes longer than it may
 (``CARPOOL_TEST_LIMIT``, seconds), or if a run leaves processes behind. A database that can't be
@@ -58,6 +59,9 @@ GRACE = 5.0
 
 NO_TESTS_COLLECTED = 5  # pytest's exit code
 
+#: What starts whole programs, and takes about as long as all the rest on a database.
+PROGRAMS = ("tests/acceptance", "tests/torment")
+
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
@@ -100,16 +104,20 @@ def read_report(path: Path) -> Counts:
 class Run:
     """One run of pytest, in a process group of its own.
 
-    `quiet` keeps its output until it ends, for runs side by side.
+    ``database``: the one that it has to itself.
     """
 
     label: str
     arguments: Sequence[str]
     environment: Mapping[str, str]
     may_be_empty: bool = False
+    database: str | None = None
 
     def start(self, *, quiet: bool = False) -> None:
-        """Start pytest, with a folder for its files, which it can't remove if it is killed."""
+        """Start pytest, with a folder for its files, which it can't remove if it is killed.
+
+        `quiet` keeps its output until it ends, for runs side by side.
+        """
         self.began = time.monotonic()
         self.folder = tempfile.TemporaryDirectory(prefix="carpool-suite-")
         self.report = Path(self.folder.name) / "junit.xml"
@@ -171,14 +179,21 @@ class Run:
 
 
 def run_side_by_side(runs: Sequence[Run], jobs: int) -> Iterator[tuple[str, Counts]]:
-    """Run all, `jobs` of them at a time, and yield what each counted when it ends."""
+    """Run all, `jobs` of them at a time, and yield what each counted when it ends.
+
+    They begin in their order, but for those whose database another one has.
+    """
     waiting, running = list(runs), list[Run]()
     quiet = jobs > 1 and len(runs) > 1
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(waiting.pop(0))
-                running[-1].start(quiet=quiet)
+            taken = {run.database for run in running} - {None}
+            free = [run for run in waiting if run.database not in taken]
+            if free and len(running) < jobs:
+                waiting.remove(free[0])
+                running.append(free[0])
+                free[0].start(quiet=quiet)
+                continue
             for run in running:
                 if run.has_ended():
                     running.remove(run)
@@ -265,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def plan(wanted: Sequence[str], arguments: Sequence[str], urls: Mapping[str, str]) -> list[Run]:
-    """Return the runs: one for each database there is, and with SQLite that of ``tests/unit``."""
+    """Return the runs: of each database there is, and with SQLite that of ``tests/unit``."""
     # With paths of the caller's own, pytest is not given ours.
     paths = [argument for argument in arguments if (ROOT / argument.partition("::")[0]).exists()]
     # The counts are ours to write; a test of this very module would add to them.
@@ -273,20 +288,24 @@ def plan(wanted: Sequence[str], arguments: Sequence[str], urls: Mapping[str, str
     # Tests start thousands of interpreters, of which each would compile what it imports.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment |= {BROKER_VARIABLES[name]: urls[name] for name in BROKER_VARIABLES if name in urls}
-    own = [] if paths else ["tests", "--ignore=tests/unit", "--ignore=tests/cluster"]
+    rest = ["tests", *(f"--ignore={path}" for path in ("tests/unit", "tests/cluster", *PROGRAMS))]
+    parts = [("", [])] if paths else [("", rest), (", programs", list(PROGRAMS))]
     runs = [
         Run(
-            name,
+            name + part,
             [*own, *arguments],
             {**environment, "CARPOOL_TEST_DATABASE_URL": urls.get(name, "")},
             may_be_empty=bool(arguments),
+            database=name,
         )
+        for part, own in parts
         for name in wanted
         if name == "sqlite" or name in urls
     ]
     if "sqlite" in wanted and not paths:
+        # Last: it is short.
         unit = ["tests/unit", *arguments]
-        runs.insert(0, Run("unit", unit, environment, may_be_empty=bool(arguments)))
+        runs.append(Run("unit", unit, environment, may_be_empty=bool(arguments)))
     return runs
 
 
@@ -295,7 +314,7 @@ def sum_up(results: Mapping[str, Counts], left_out: Mapping[str, str], *, must_h
     total = Counts()
     print("\n=== all runs")
     for name, counts in results.items():
-        print(f"{name:>10}: {counts} in {counts.seconds:.0f} s")
+        print(f"{name:>18}: {counts} in {counts.seconds:.0f} s")
         total.passed += counts.passed
         total.failed += counts.failed
         total.skipped += counts.skipped

@@ -98,6 +98,29 @@ def test_runs_side_by_side_are_all_counted_and_shown_one_after_another(tmp_path,
     assert all(f"begin {name}\nend {name}\n" in out for name in results)
 
 
+def test_runs_on_one_database_come_one_after_another(tmp_path):
+    """A run that waits for its database lets others pass."""
+    options = ["-c", os.devnull, "-p", "no:django", "-p", "no:cacheprovider", "--rootdir"]
+    log = tmp_path / "log"
+    runs = []
+    for name, database in [("a", "x"), ("b", "x"), ("c", "y"), ("d", None)]:
+        path = tmp_path / f"test_{name}.py"
+        path.write_text(
+            f"import pathlib, time\nlog = pathlib.Path({str(log)!r})\n"
+            "def note(word):\n    with log.open('a') as file:\n        file.write(word)\n"
+            f"def test_it():\n    note({name!r})\n    time.sleep(0.5)\n    note({name.upper()!r})\n"
+        )
+        arguments = [*options, str(tmp_path), str(path)]
+        runs.append(Run(name, arguments, os.environ, database=database))
+
+    results = dict(run_side_by_side(runs, 3))
+
+    assert results.keys() == set("abcd")
+    words = log.read_text()
+    assert words.index("A") < words.index("b")
+    assert words.index("c") < words.index("A") and words.index("d") < words.index("A")
+
+
 def test_the_numbers_are_appended_to_the_file_that_the_caller_names(tmp_path, monkeypatch):
     monkeypatch.setenv("CARPOOL_TEST_COUNTS", str(tmp_path / "counts"))
 
@@ -116,3 +139,23 @@ def test_tests_compile_what_they_import_once(monkeypatch):
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     runs = suite.plan(["sqlite"], [], {})
     assert all("PYTHONDONTWRITEBYTECODE" not in run.environment for run in runs)
+
+
+def test_each_test_is_in_one_run_on_each_database():
+    urls = {"postgres": "postgres://", "mysql": "mysql://"}
+    runs = suite.plan(["sqlite", *urls], [], urls)
+    assert [run.label for run in runs] == [
+        *suite.DATABASES,
+        *(f"{name}, programs" for name in suite.DATABASES),
+        "unit",
+    ]
+    for run in runs:
+        paths = {argument for argument in run.arguments if not argument.startswith("--ignore=")}
+        left_out = {argument.partition("=")[2] for argument in run.arguments} - {""}
+        if run.label in suite.DATABASES:
+            assert paths == {"tests"}
+            assert left_out == {"tests/unit", "tests/cluster", *suite.PROGRAMS}
+        elif run.label != "unit":
+            assert paths == set(suite.PROGRAMS)
+    (chosen,) = suite.plan(["sqlite"], ["tests/coalesce", "-k", "x"], {})
+    assert chosen.arguments == ["tests/coalesce", "-k", "x"]
