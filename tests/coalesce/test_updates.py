@@ -19,6 +19,7 @@ from django.test.utils import isolate_apps
 from django.utils import timezone
 
 import carpool
+from carpool.coalescing import queue
 from tests.app.models import (
     Account,
     Article,
@@ -974,15 +975,16 @@ def test_a_change_that_is_refused_before_a_savepoint_of_another_block_is() -> No
 
 
 @pytest.mark.only_on("sqlite", "postgresql")  # MariaDB's JSON columns are written at once
-def test_changes_of_queued_rows_count_as_bytes() -> None:
-    """However small they were when they were queued: twenty megabytes are not kept."""
+def test_changes_of_queued_rows_count_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small they were when they were queued."""
+    monkeypatch.setattr(queue, "MOST_BYTES", 80_000)
     with carpool.coalesce() as figures:
         objects = [Gadget(name="g") for _ in range(20)]
         for one in objects:
             one.save()
         before = figures.flushes
         for one in objects:
-            one.text = "x" * 1_000_000
+            one.text = "x" * 10_000
             one.save()
         assert figures.flushes >= before + 2
         Gadget.objects.filter(pk=objects[0].pk).update(text="")
