@@ -162,7 +162,7 @@ class TestDaskInThisProcess(ExecutorContract):
                 n_workers=2,
                 threads_per_worker=1,
                 processes=False,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # its HTTP server has a port, too
                 local_directory=str(tmp_path_factory.mktemp("dask")),
             ) as cluster,
             Client(cluster, set_as_default=False) as client,
