@@ -8,7 +8,8 @@ The fates of a chunk::
     worker lost, none running ──▶ again; if that happens twice, in halves
     lost during COMMIT, or delivered twice
                        ─────────▶ unknown, and never run again; with a journal it is asked, and the
-                                  chunk is either committed or run again, the second time in halves
+                                  chunk is either committed or run again, the second time in halves,
+                                  and an item, before it is to blame, when nothing else is out
     rolled back, the run over ──▶ failed, as not run
 """
 
