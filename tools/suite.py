@@ -289,7 +289,9 @@ def plan(wanted: Sequence[str], arguments: Sequence[str], urls: Mapping[str, str
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment |= {BROKER_VARIABLES[name]: urls[name] for name in BROKER_VARIABLES if name in urls}
     rest = ["tests", *(f"--ignore={path}" for path in ("tests/unit", "tests/cluster", *PROGRAMS))]
-    parts = [("", [])] if paths else [("", rest), (", programs", list(PROGRAMS))]
+    # pytest ignores no path that it is given.
+    programs = [path for path in PROGRAMS if f"--ignore={path}" not in arguments]
+    parts = [("", [])] if paths else [("", rest), (", programs", programs)]
     runs = [
         Run(
             name + part,
@@ -299,6 +301,7 @@ def plan(wanted: Sequence[str], arguments: Sequence[str], urls: Mapping[str, str
             database=name,
         )
         for part, own in parts
+        if own or paths
         for name in wanted
         if name == "sqlite" or name in urls
     ]

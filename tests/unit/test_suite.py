@@ -157,5 +157,9 @@ def test_each_test_is_in_one_run_on_each_database():
             assert left_out == {"tests/unit", "tests/cluster", *suite.PROGRAMS}
         elif run.label != "unit":
             assert paths == set(suite.PROGRAMS)
+    ignoring = suite.plan(["sqlite"], ["--ignore=tests/torment"], {})
+    assert "tests/torment" not in ignoring[1].arguments
+    none = suite.plan(["sqlite"], [f"--ignore={path}" for path in suite.PROGRAMS], {})
+    assert [run.label for run in none] == ["sqlite", "unit"]
     (chosen,) = suite.plan(["sqlite"], ["tests/coalesce", "-k", "x"], {})
     assert chosen.arguments == ["tests/coalesce", "-k", "x"]
