@@ -119,6 +119,7 @@ class Chunk:
             again=True,
             places=None if self.places is None else self.places.part(positions),
             step=self.step,
+            alone=self.alone,
         )
 
 

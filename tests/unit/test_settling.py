@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -427,6 +428,15 @@ def test_a_suspect_is_run_alone_before_it_fails() -> None:
     (settled,) = settling.events([Lost(alone, Phase.RUNNING, DIED, suspect=0)])
     assert [failure.index for failure in settled.failures.values()] == [6]
     assert settling.failed == 1
+
+
+def test_what_is_to_run_alone_does_so_whatever_becomes_of_it() -> None:
+    """Its last try counts against it only if nothing else was out."""
+    settling = settling_with()
+    chunk = replace(chunk_of(1, [5]), alone=True)
+    assert list(settling.events([Lost(chunk, Phase.RUNNING, DIED, suspect=0)])) == []
+    (again,) = settling.again
+    assert again.alone
 
 
 def test_who_is_known_to_be_guilty_fails_at_once() -> None:
