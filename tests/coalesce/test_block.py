@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import pickle
+import sqlite3
 import sys
 import threading
 import types
@@ -17,15 +19,23 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
 from django.core import serializers
-from django.db import DatabaseError, IntegrityError, connection, connections, models, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    connection,
+    connections,
+    models,
+    transaction,
+)
 from django.db.models import Count, F
-from django.db.models.signals import m2m_changed
+from django.db.models.signals import m2m_changed, post_save
 from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.utils import timezone
 
 import carpool
 from carpool.coalescing import Unit, unit_of
-from tests.app.models import Account, Author, Book, SignalLog, Tag
+from tests.app.models import Account, Author, Book, Pizzeria, Place, SignalLog, Tag, Ticket
 from tests.coalesce.sent import statements
 
 pytestmark = [
@@ -37,6 +47,20 @@ pytestmark = [
 def users(number: int) -> None:
     for n in range(number):
         User.objects.create(username=f"u{n}", email=f"{n}@example.org")
+
+
+@contextlib.contextmanager
+def unique(table: str, column: str) -> Iterator[None]:
+    """Have the database refuse a value twice for the block."""
+    name = f"{table}_once"
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({column})")
+    try:
+        yield
+    finally:
+        on = f" ON {table}" if connection.vendor == "mysql" else ""
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP INDEX {name}{on}")
 
 
 # Statements.
@@ -859,6 +883,125 @@ def test_an_object_whose_row_was_refused_has_not_been_saved(
     assert states == [(None, True, None), *[False] * others] * 2
     assert Group.objects.get(pk=group.pk).name == "taken2"
     assert not group._state.adding
+
+
+def test_what_pointed_at_a_refused_object_points_at_it_when_it_is_saved_again() -> None:
+    """Django has copied its key by then, and would forget the object for another one."""
+    Author.objects.create(pk=1000, name="taken")
+    with unique("app_author", "name"), carpool.coalesce():
+        for n in range(3):  # the first ones are sent at once
+            Book.objects.create(author=Author.objects.create(name=f"{n}"))
+        author = Author(name="taken")
+        book = Book(author=author, name="a book")
+        for name in ("taken", "free"):
+            author.name = name
+            try:
+                with transaction.atomic():
+                    author.save()
+                    book.save()
+                break
+            except IntegrityError:
+                assert author.pk is None
+    assert Book.objects.get(author__name="free") == book
+    assert book.author is author
+
+
+def test_an_inherited_object_whose_parents_row_was_refused_has_no_key() -> None:
+    Place.objects.create(name="taken")
+    with unique("app_place", "name"), carpool.coalesce():
+        for n in range(3):  # the first ones are sent at once
+            Place.objects.create(name=f"{n}")
+        pizzeria: Any = Pizzeria(name="taken")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            pizzeria.save()
+        assert (pizzeria.pk, pizzeria.id, pizzeria.place_ptr_id) == (None, None, None)
+        assert pizzeria._state.adding
+        pizzeria.name = "free"
+        pizzeria.save()
+    assert Pizzeria.objects.get(name="free").pk == pizzeria.pk == pizzeria.id
+
+
+def test_objects_saved_after_a_refused_change_have_not_been_saved() -> None:
+    """And the one saved before it has."""
+    Tag.objects.create(word="taken")
+    Tag.objects.create(word="mine")
+    with carpool.coalesce():
+        users(5)
+        tag = Tag.objects.get(word="mine")
+        tag.word = "taken"
+        before: Any = Account(name="b", email="b", number=1)
+        after: Any = Account(name="a", email="a")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            before.save()
+            tag.save()
+            after.save()
+        assert (before._state.adding, after._state.adding, after.pk) == (False, True, None)
+        # MariaDB gives keys with the row, and this one was undone.
+        assert (before.pk is None) == (connection.vendor == "mysql")
+
+
+def test_an_object_whose_row_went_with_a_neighbours_is_created_again() -> None:
+    """Its UPDATE finds no row, so it is inserted; ``created`` says so."""
+    created: list[bool] = []
+
+    def note(sender: Any, **kwargs: Any) -> None:
+        created.append(kwargs["created"])
+
+    taken = Ticket.objects.create(name="taken")
+    post_save.connect(note, sender=Ticket)
+    try:
+        with carpool.coalesce():
+            ticket = Ticket(name="t")
+            with pytest.raises(IntegrityError), transaction.atomic():
+                ticket.save()
+                Ticket(pk=taken.pk, name="t").save(force_insert=True)
+            ticket.save()
+    finally:
+        post_save.disconnect(note, sender=Ticket)
+    assert created == [True, True, True]
+    assert Ticket.objects.get(name="t").pk == ticket.pk
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_a_lock_that_was_not_to_be_had_is_asked_for_again(queued: bool, ends: str) -> None:
+    """What is caught is not the transaction's end: what follows is in one, and what was before."""
+    Tag.objects.create(word="old")
+    other = sqlite3.connect(connection.settings_dict["NAME"], timeout=0, isolation_level=None)
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout")
+        patience = cursor.fetchone()[0]
+        cursor.execute("PRAGMA busy_timeout = 0")
+    failed = 0
+    try:
+        with contextlib.suppress(ZeroDivisionError), carpool.coalesce():
+            if queued:
+                tag = Tag.objects.get(word="old")
+                tag.uses = 5
+                tag.save()
+            other.execute("BEGIN IMMEDIATE")
+            for n in range(3):
+                try:
+                    with transaction.atomic():
+                        Tag.objects.bulk_create([Tag(word=f"new {n}")], ignore_conflicts=True)
+                    break
+                except OperationalError:
+                    failed += 1
+                    if failed == 2:
+                        other.execute("ROLLBACK")
+            if ends == "rollback":
+                raise ZeroDivisionError
+    finally:
+        other.close()
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA busy_timeout = {patience}")
+    assert failed == 2
+    found = dict(Tag.objects.values_list("word", "uses"))
+    if ends == "rollback":
+        assert found == {"old": 0}
+    else:
+        assert found == {"old": 5 if queued else 0, "new 2": 0}
 
 
 def test_classes_are_changed_once_in_a_run() -> None:

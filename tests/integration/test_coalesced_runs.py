@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from typing import Any
 
@@ -147,6 +148,23 @@ def test_an_item_whose_later_row_is_refused() -> None:
 
     assert [(f.index, f.error) for f in report.failures] == [(1, "django.db.utils.IntegrityError")]
     assert words() == ["a", "c", "taken"]
+
+
+def test_a_row_that_is_gone_is_inserted_whoever_catches_what_tells_of_it() -> None:
+    """Its item is run again by itself, as where nobody catches anything."""
+    for word in "abc":
+        Tag.objects.create(word=word)
+    tags = list(Tag.objects.order_by("word"))
+    Tag.objects.filter(word="b").delete()
+
+    def function(tag: Tag) -> None:
+        tag.uses += 1
+        with contextlib.suppress(Exception), transaction.atomic():
+            tag.save()
+
+    run(function, tags, chunk_size=3).raise_for_failures()
+
+    assert words() == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("executor", ["inline", "threads", "processes"])

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
+from django.db import models
+
 from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.rows import Row, Table
 from carpool.coalescing.shapes import ChangedRow, NewRow
@@ -140,6 +142,13 @@ def between(tables: dict[str, Table], lowest: int, end: int) -> dict[str, Table]
     return rows_that(lambda row: lowest <= row.number < end, tables)
 
 
+def with_new_rows(tables: dict[str, Table]) -> set[str]:
+    """Return the names of the tables that were to get rows."""
+    return {
+        name for name, table in tables.items() if any(type(row) is NewRow for row in table.rows)
+    }
+
+
 def forget_refused(tables: dict[str, Table], tag: Hashable, suspect: Row | None) -> None:
     """Have the object whose row was refused be as before its ``save()``, and those saved after it.
 
@@ -147,20 +156,28 @@ def forget_refused(tables: dict[str, Table], tag: Hashable, suspect: Row | None)
     the object under another name: ``while True: try: with atomic(): save() …``. Where nothing
     tells which of several it was, they stay as they are.
     """
-    rows = sorted(
-        (
-            row
-            for table in tables.values()
-            for row in table.rows
-            if type(row) is NewRow and row.instance is not None and row.tag == tag
-        ),
-        key=lambda row: row.number,
-    )
-    if suspect not in rows and len(rows) == 1:
+    rows = [row for table in tables.values() for row in table.rows if row.tag == tag]
+    if suspect is None and len(rows) == 1:
         suspect = rows[0]
-    if suspect in rows:
-        for row in rows[rows.index(suspect) :]:
-            row.forget()
+    if suspect is None or suspect.tag != tag:
+        return
+    refused = [r for r in rows if type(r) is NewRow and r.number >= suspect.number]
+    instances = [row.instance for row in refused if row.instance is not None]
+    for row in refused:
+        row.forget()
+    for instance in instances:
+        _forget_keys_of(instances, instance)
+
+
+def _forget_keys_of(others: Iterable[models.Model], instance: models.Model) -> None:
+    """Take out the keys that ``save()`` has copied from objects whose rows were refused."""
+    gone = {id(other) for other in others}
+    fields: Iterable[Any] = instance._meta.concrete_fields
+    for field in fields:
+        is_known = field.is_relation and field.is_cached(instance)
+        if is_known and id(field.get_cached_value(instance)) in gone:
+            # Past the descriptor, which would forget the object as well.
+            instance.__dict__[field.attname] = None
 
 
 def give_no_keys(tables: dict[str, Table]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from django.db import models
@@ -145,7 +145,7 @@ class NewRow(Row):
         instance: whose row it is, where it may be refused and the object go on: see `forget`.
     """
 
-    __slots__ = ("_adding", "_db", "instance", "late")
+    __slots__ = ("_adding", "_db", "_links", "instance", "late")
     shape: InsertShape
 
     def __init__(
@@ -167,6 +167,7 @@ class NewRow(Row):
         """Take note whose row it is, before that is told that it is saved."""
         self.instance = instance
         self._adding, self._db = instance._state.adding, instance._state.db
+        self._links = _links_to(self.shape.model, instance)
 
     def forget(self) -> None:
         """Have the object be as it was before it was saved."""
@@ -175,6 +176,8 @@ class NewRow(Row):
             instance._state.adding, instance._state.db = self._adding, self._db
             if self.shape.reserve is not None:
                 setattr(instance, self.shape.reserve.attname, None)
+            for attname, key in self._links:
+                setattr(instance, attname, key)
 
 
 class ChangedRow(Row):
@@ -221,6 +224,19 @@ def _pointed_at(field: Field) -> Field:
     while field.remote_field is not None:
         field = field.target_field
     return field
+
+
+def _links_to(parent: type[models.Model], child: models.Model) -> list[tuple[str, Any]]:
+    """Return what an inherited object has in the links to its row in a parent's table."""
+    if not child._meta.parents:
+        return []
+    fields: Iterable[Any] = child._meta.concrete_fields
+    return [
+        (field.attname, child.__dict__.get(field.attname))
+        for field in fields
+        if getattr(field.remote_field, "parent_link", False)
+        and field.related_model._meta.concrete_model is parent._meta.concrete_model
+    ]
 
 
 def _is_made(key: Field) -> bool:

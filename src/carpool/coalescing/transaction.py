@@ -98,17 +98,19 @@ class Transaction:
             self._begin_is_due = True
 
     def begin(self) -> None:
-        """Send the BEGIN that was put off."""
+        """Send the BEGIN that was put off. If it fails, it is still due, and nothing is lost."""
         if not self._begin_is_due:
             return
-        self._begin_is_due = False
         connection = self._connection
         # Not when the block is over already, nor when the connection was closed in it.
         if connection.in_atomic_block and connection.connection is not None:
             began = time.monotonic()
             with connection.wrap_database_errors:
-                connection.connection.execute("BEGIN IMMEDIATE")
-            self.waited += time.monotonic() - began
+                try:
+                    connection.connection.execute("BEGIN IMMEDIATE")
+                finally:
+                    self.waited += time.monotonic() - began
+        self._begin_is_due = False
 
     def end(self) -> None:
         """Send no BEGIN any more: nothing was written."""

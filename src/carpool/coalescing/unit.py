@@ -35,13 +35,13 @@ from carpool.coalescing import barrier, cursors, late, saving, wrapping
 from carpool.coalescing.changes import Changes
 from carpool.coalescing.compilers import Compilers
 from carpool.coalescing.figures import EarlyFlush, Figures, place
-from carpool.coalescing.flushing import Flusher
+from carpool.coalescing.flushing import Flusher, RowIsGone
 from carpool.coalescing.inserts import Inserts
 from carpool.coalescing.isolating import Isolator
 from carpool.coalescing.keys import Keys, keys_for
 from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.plans import Plans
-from carpool.coalescing.queue import Queue, forget_refused, give_no_keys
+from carpool.coalescing.queue import Queue, forget_refused, give_no_keys, with_new_rows
 from carpool.coalescing.registry import register, unregister
 from carpool.coalescing.rows import Shape
 from carpool.coalescing.shapes import NewRow
@@ -336,13 +336,15 @@ class Unit:
             marks: if the database refuses, hold the transaction for broken: see Note [Broken].
 
         Raises:
-            DatabaseError: a row was refused. What was queued is dropped.
+            DatabaseError: a row was refused, and what was queued is dropped; or SQLite's lock was
+                not to be had, and it is still queued.
         """
         if not self.queue.rows:
             return
         if not self.connection.in_atomic_block:  # its transaction has ended without us: closed
             self.queue.discard()
             return
+        self.transaction.begin()
         for figures in self._figures:
             figures.flushes += 1
             if early is not None:
@@ -350,15 +352,16 @@ class Unit:
         tables = self.queue.clear()
         try:
             with self.own_statements():
-                self.transaction.begin()
                 for part in self.transaction.parts_by_savepoint(tables):
                     if self.isolates:
                         self._isolator.write(part)
                     else:
                         self._flusher.write(part)
         except BaseException as error:
-            if self.transaction.refused() or marks:
+            # RowIsGone is to be seen by the run, whoever catches it: Django undoes nothing for it.
+            if self.transaction.refused() or marks or isinstance(error, RowIsGone):
                 self.broken = error
+            self._knowledge.rolled_back(with_new_rows(tables))
             give_no_keys(tables)
             if isinstance(error, IntegrityError | DataError):  # the connection is there
                 forget_refused(tables, self.tag, self._flusher.suspect(error))
