@@ -25,7 +25,9 @@ from distributed import Client
 
 def on_dask(function, items, **options):
     with Client(scheduler_file=os.environ["DASK_FILE"], set_as_default=False) as client:
-        run(function, items, executor=client, workers=None, **options)
+        # Where all workers are killed, it may take long until one of the next ones is up.
+        engine = carpool.executors.dask(client, wait=120)
+        run(function, items, executor=engine, workers=None, **options)
 """
 )
 

@@ -225,7 +225,10 @@ def test_the_broker_killed_and_started_again(start: Start, name: str, tmp_path: 
 
     Celery 5.7 itself may not survive Redis' death, so somebody must start workers again.
     """
-    text = TEXT.replace("take_over=True", "executor=celery(app, patience=5)")
+    # A broker and a worker may need long to start; until then nothing is heard of anybody.
+    text = "from carpool.executors import on_celery\non_celery.SILENCE = 24\n" + TEXT.replace(
+        "take_over=True", "executor=celery(app, patience=5)"
+    )
     with own_broker(name) as server, crew(server.url, tmp_path) as own:
         own.start()
         own.start()

@@ -25,9 +25,11 @@ from django.utils import timezone, translation
 
 import carpool
 from carpool import Outcome, Report, Snapshot
+from carpool.executors import processes, remote, threads
 from tests.app.models import Tag
 from tests.executors import functions
 from tests.executors.functions import endless_rows, name, names, rows, stored
+from tests.waiting import HANG
 
 
 @pytest.mark.usefixtures("transactional_db", "no_connections_left")
@@ -420,6 +422,13 @@ class ExecutorContract:
 
     # Ctrl-C.
 
+    @pytest.fixture
+    def grace(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let chunks in flight end on a machine that stalls, too: that they do is to be seen."""
+        for module in (processes, remote, threads):
+            monkeypatch.setattr(module, "GRACE", HANG)
+
+    @pytest.mark.usefixtures("grace")
     def test_ctrl_c_in_the_source(self) -> None:
         """Ctrl-C while an item is being made ends the source; what was read ends or is not run."""
 
@@ -433,6 +442,7 @@ class ExecutorContract:
 
         self.check_interrupted(caught.value.report, 20)
 
+    @pytest.mark.usefixtures("grace")
     def test_ctrl_c_elsewhere(self) -> None:
         """Ctrl-C at any other moment ends the run as well; chunks in flight finish or roll back."""
 
@@ -466,8 +476,9 @@ class ExecutorContract:
         assert ran_in <= {(int(process), int(thread)) for process, thread in set_up}
         assert len({tuple(worker) for worker in set_up}) == len(set_up) <= self.most_workers
 
-    def test_a_setup_that_raises(self) -> None:
+    def test_a_setup_that_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where a worker can't begin, the run fails with its error, and stores nothing."""
+        monkeypatch.setattr(remote, "GRACE", HANG)  # to hear it of all that was sent
         with pytest.raises(carpool.RunFailed, match="no model to load") as caught:
             self.run(functions.create, endless_rows(), setup=functions.fail_at_setup)
 
@@ -498,6 +509,7 @@ class ExecutorContract:
 
         assert {s.total for s in snapshots} == {None}
 
+    @pytest.mark.usefixtures("grace")
     def test_a_progress_that_raises(self) -> None:
         """An error in ``progress`` ends the run and is raised, with a report that tells all."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
@@ -13,7 +16,40 @@ import carpool
 from carpool.executors import auto
 from tests.executors import functions
 from tests.executors.contract import ExecutorContract
-from tests.executors.functions import endless_rows, names, rows, stored
+from tests.executors.functions import endless_rows, name, names, rows, stored
+from tests.waiting import HANG
+
+
+class Rows:
+    """Rows until it is ``enough``, and a hundred more.
+
+    So a run lasts until the pool is ready, however long that takes, and goes on with it.
+
+    Attributes:
+        before: how many there were until it was enough.
+        total: how many there were.
+    """
+
+    def __init__(
+        self, enough: Callable[[], bool], row: Callable[[int], dict[str, Any]] = lambda number: {}
+    ) -> None:
+        self._enough = enough
+        self._row = row
+        self.before = self.total = 0
+
+    def __iter__(self) -> Iterator[functions.Row]:
+        deadline = time.monotonic() + HANG
+        while not self._enough():
+            assert time.monotonic() < deadline, "the pool isn't ready"
+            yield self._next()
+        self.before = self.total
+        for _ in range(100):
+            yield self._next()
+
+    def _next(self) -> functions.Row:
+        number = self.total
+        self.total += 1
+        return {"name": name(number), **self._row(number)}
 
 
 class TestAuto(ExecutorContract):
@@ -31,37 +67,53 @@ class TestAuto(ExecutorContract):
         if request.node.originalname == "test_each_item_is_run_once":
             monkeypatch.setattr(auto, "PATIENCE", 3600.0)
 
+    @pytest.fixture
+    def handed_over(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+        """Tell whether the test's run has been handed to processes by now."""
+        executors: list[auto.AutoExecutor] = []
+        start = auto.AutoExecutor.start
+
+        def start_and_tell(executor: auto.AutoExecutor) -> None:
+            executors.append(executor)
+            start(executor)
+
+        monkeypatch.setattr(auto.AutoExecutor, "start", start_and_tell)
+        return lambda: executors[0].label != "inline"
+
     def test_a_long_run_is_handed_over(self) -> None:
         """A run that goes on is handed to processes: each item once, wherever it ran."""
-        values = [
-            outcome.value[0]
-            for outcome in self.stream(functions.whereabouts, rows(400), ordered=False)
-        ]
+        indexes: list[int] = []
+        processes: set[int] = set()
+        items = Rows(lambda: len(processes) == 3)
+        for outcome in self.stream(functions.whereabouts, items, ordered=False):
+            indexes.append(outcome.index)
+            processes.add(outcome.value[0])
 
-        assert len(values) == 400
-        assert len(set(values)) == 3
+        assert sorted(indexes) == list(range(items.total))
+        assert len(processes) == 3
 
-    def test_the_report_of_a_long_run(self) -> None:
+    def test_the_report_of_a_long_run(self, handed_over: Callable[[], bool]) -> None:
         """After the hand-over the report names the processes, and all rows are there once."""
-        items = rows(150, dict.fromkeys(range(150), "doze"))
+        items = Rows(handed_over, lambda number: {"do": "doze"})
 
         report = self.run(functions.create, items)
 
-        assert report.succeeded == 150
+        assert report.succeeded == items.total
         assert (report.executor, report.workers) == ("processes (forkserver)", 2)
-        assert stored() == names(range(150))
+        assert stored() == names(range(items.total))
 
-    def test_what_cannot_be_sent_across_the_hand_over(self) -> None:
+    def test_what_cannot_be_sent_across_the_hand_over(
+        self, handed_over: Callable[[], bool]
+    ) -> None:
         """Items that can't be pickled run before the hand-over; after it they fail, one by one."""
-        items = rows(600)
-        for item in items[::3]:
-            item["lock"] = threading.Lock()
+        items = Rows(handed_over, lambda n: {"lock": threading.Lock()} if n % 3 == 0 else {})
 
         report = self.run(functions.read_lock_slowly, items)
 
-        assert report.total == report.succeeded + report.failed == 600
+        assert report.total == report.succeeded + report.failed == items.total
         assert {f.error for f in report.failures} == {"carpool.exceptions.NotSendable"}
-        assert {f.index % 3 for f in report.failures} == {0}
+        unsendable = [n for n in range(items.before, items.total) if n % 3 == 0]
+        assert sorted(f.index for f in report.failures) == unsendable
         assert len(stored()) == report.succeeded
 
     def test_what_the_caller_has_left_over(self) -> None:

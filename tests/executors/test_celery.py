@@ -28,7 +28,8 @@ from tests.celery_workers import Crew, Worker, broker, crew
 from tests.executors import functions
 from tests.executors.contract import ExecutorContract
 from tests.executors.database import forget_users
-from tests.executors.functions import names, rows, stored
+from tests.executors.functions import endless_rows, names, rows, stored
+from tests.waiting import HANG
 from tools.keeper import free_port
 
 BARE = """
@@ -214,24 +215,45 @@ def test_workers_of_several_hosts_add_up(own: Crew, monkeypatch: pytest.MonkeyPa
 
 
 @once
-def test_a_worker_that_is_slow_to_answer_is_counted_in(own: Crew) -> None:
+def test_a_worker_that_is_slow_to_answer_is_counted_in(
+    own: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run doesn't wait for it, and has a larger window once it has answered."""
+    monkeypatch.setattr(on_celery, "QUIET", 5.0)  # it is asked but once
+    executors: list[on_celery.CeleryExecutor] = []
+    start = on_celery.CeleryExecutor.start
+
+    def start_and_tell(executor: on_celery.CeleryExecutor) -> None:
+        start(executor)
+        executors.append(executor)
+
+    monkeypatch.setattr(on_celery.CeleryExecutor, "start", start_and_tell)
     own.start(size=1)
     slow = own.start(size=2)
     slow.process.send_signal(signal.SIGSTOP)
+    given = []
 
     def source() -> Iterator[functions.Row]:
+        """Yield rows until it has been counted in, and then some."""
+        assert executors[0].workers == 1
         slow.process.send_signal(signal.SIGCONT)
-        for row in rows(60):
-            time.sleep(0.1)  # six seconds in all
-            yield row
+        deadline = time.monotonic() + HANG
+        rows = endless_rows()
+        while executors[0].workers < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            given.append(next(rows))
+            yield given[-1]
+        for _ in range(20):
+            given.append(next(rows))
+            yield given[-1]
 
     report = carpool.run(
         functions.create, source(), executor=celery(own.app), journal="joins", progress=False
     )
 
-    assert (report.succeeded, report.workers) == (60, 3)
-    assert stored() == names(range(60))
+    assert (report.succeeded, report.workers) == (len(given), 3)
+    assert stored() == names(range(len(given)))
 
 
 @once
@@ -310,6 +332,12 @@ def test_a_worker_that_comes_late_with_another_key_ends_the_run(own: Crew) -> No
     assert len(stored()) == caught.value.report.succeeded
 
 
+@pytest.fixture
+def long_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no run end by silence where a short patience is only to have chunks looked for."""
+    monkeypatch.setattr(on_celery, "SILENCE", 100)
+
+
 def create_slowly_at_first(row: functions.Row) -> None:
     if row["name"] == functions.name(0):
         time.sleep(4)
@@ -317,6 +345,7 @@ def create_slowly_at_first(row: functions.Row) -> None:
 
 
 @once
+@pytest.mark.usefixtures("long_silence")
 def test_chunks_that_wait_behind_a_slow_one_are_no_loss(own: Crew) -> None:
     """Overdue chunks are looked for: one is found at work, the others' turn has not come."""
     own.start("--prefetch-multiplier", "1", size=1)
@@ -331,6 +360,7 @@ def test_chunks_that_wait_behind_a_slow_one_are_no_loss(own: Crew) -> None:
 
 
 @once
+@pytest.mark.usefixtures("long_silence")
 def test_a_slow_chunk_that_others_overtake_is_no_loss(own: Crew) -> None:
     """The queue is past it, and a worker has it: it is waited for."""
     own.start(size=2)
@@ -372,6 +402,7 @@ def test_processes_can_be_forked_after_a_run(own: Crew) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.usefixtures("long_silence")
 def test_a_source_may_fork_processes(own: Crew) -> None:
     """Even while the workers are asked for an overdue chunk."""
     own.start("--prefetch-multiplier", "1", size=1)

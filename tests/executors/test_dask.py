@@ -289,9 +289,13 @@ class TestBadClusters:
         assert stored() == [name(n) for n in range(30) if committed or not 10 <= n < 20]
 
     def test_what_has_not_begun_is_taken_back(
-        self, class_environment: dict[str, str], tmp_path: Path
+        self,
+        class_environment: dict[str, str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """On Ctrl-C a chunk that waits behind a hanging one is known not to be run, and isn't."""
+        monkeypatch.setattr("carpool.executors.on_dask.TAKE_BACK", HANG)
 
         def press_ctrl_c() -> None:
             wait_until((tmp_path / "runs").exists, "it doesn't begin")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import time
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +160,14 @@ def test_a_death_at_commit_is_unknown(tmp_path: Path, moment: str, there: bool) 
 @pytest.mark.only_on("postgresql")
 def test_a_worker_killed_while_the_server_commits(tmp_path: Path) -> None:
     """A worker killed while it waits for the server's answer to COMMIT leaves its chunk unknown."""
+    holder = connection.copy()  # of a lock that COMMIT waits for, so that it lasts long enough
+    with holder.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(13)")
     with connection.cursor() as cursor:
         cursor.execute(
             """
             CREATE FUNCTION slow_commit() RETURNS trigger LANGUAGE plpgsql AS
-                $$ BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END $$;
+                $$ BEGIN PERFORM pg_advisory_xact_lock(13); RETURN NULL; END $$;
             CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON auth_user
                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
                 WHEN (NEW.username = 'u00013') EXECUTE FUNCTION slow_commit();
@@ -177,8 +179,9 @@ def test_a_worker_killed_while_the_server_commits(tmp_path: Path) -> None:
             rows(30),
             chunk_size=10,
         )
-        time.sleep(2)  # the server goes on, whether or not anyone waits
     finally:
+        holder.close()
+        # The server goes on, whether or not anyone waits; this waits until it has come to an end.
         with connection.cursor() as cursor:
             cursor.execute("DROP TRIGGER slow_commit ON auth_user; DROP FUNCTION slow_commit")
 

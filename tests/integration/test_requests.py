@@ -23,6 +23,7 @@ from django.urls import path, set_urlconf
 
 import carpool
 from carpool import DuringRequest, databases
+from carpool.executors import auto
 from carpool.journal.models import Run
 
 try:
@@ -221,8 +222,9 @@ def test_auto_that_starts_processes(call: type[Call]) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"executor": "inline", "workers": 1}], ids=str)
-def test_no_workers_no_warning(options: dict[str, Any]) -> None:
+def test_no_workers_no_warning(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A short run of "auto", and an inline one. (A warning would be an error.)"""
+    monkeypatch.setattr(auto, "PATIENCE", 3600.0)  # it is short on a busy machine, too
 
     def few(request: HttpRequest) -> HttpResponse:
         report = carpool.run(short, range(3), progress=False, **options)

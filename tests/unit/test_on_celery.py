@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 from celery import Celery, current_app
@@ -75,6 +76,27 @@ def test_without_a_journal_a_chunk_delivered_again_is_not_sent_again_either():
     back = executor._back.get_nowait()
     assert back is not None
     assert isinstance(back[1], on_celery.ChunkLost)
+
+
+@pytest.mark.parametrize("somebody", [True, False])
+def test_a_worker_that_is_found_at_work_is_not_silent(monkeypatch, somebody):
+    """A chunk may take longer than any silence, as long as who has it answers."""
+    executor = choose(executor=celery(app(), redelivered_chunks_may_be_unknown=True))
+    assert isinstance(executor, CeleryExecutor)
+    executor._out[1] = on_celery._Sent(Chunk(1, [0], ["item"], [b""]), turn=1, at=0.0)
+    answer = {
+        "queues": [executor._queue_name()],
+        "has": [executor._task(1)],
+        "answers_while_it_works": True,
+    }
+    answers = {"w@here": answer} if somebody else {}
+    monkeypatch.setattr(executor, "_ask", lambda quiet, **question: answers)
+    executor._heard = time.monotonic() - on_celery.SILENCE * executor._patience - 1
+
+    executor._look_for(dict(executor._out))
+    executor._notice_silence()
+
+    assert (executor._failure is None) is somebody
 
 
 def test_the_project_has_no_app(monkeypatch):
