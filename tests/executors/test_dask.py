@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 
 import carpool
@@ -353,6 +354,21 @@ class TestBadClusters:
         assert report.total == report.succeeded + report.failed + report.unknown
         lost = {functions.name(f.index) for f in report.failures if f.stage == "unknown"}
         assert len(set(stored()) - lost) == report.succeeded
+
+    @once
+    def test_a_scheduler_that_dies_before_there_is_a_worker(
+        self, class_environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        """Nobody can come any more, and the run says why."""
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+            dask_cluster(tmp_path, class_environment, 0) as cluster,
+            cluster.client() as client,
+        ):
+            threading.Timer(0.5, cluster.scheduler.kill).start()
+            engine = carpool.executors.dask(client, wait=HANG)
+            with pytest.raises(carpool.RunFailed, match=r"can't be reached: .*scheduler"):
+                self.run(functions.create, rows(3), executor=engine)
 
     def test_threads_of_a_worker(self, class_environment: dict[str, str], tmp_path: Path) -> None:
         """A worker of three threads runs three chunks at a time, each on its own connection."""

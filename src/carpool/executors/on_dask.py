@@ -178,6 +178,8 @@ class DaskExecutor(RemoteExecutor):
             while not (found := self._workers_now()):
                 if self._interrupts.pending:
                     raise KeyboardInterrupt
+                if self._client.status == "closed":
+                    raise ConnectionError("the client has lost its scheduler")
                 if time.monotonic() > deadline:
                     raise RunFailed(self._no_workers())
                 if asking is None:
@@ -187,7 +189,7 @@ class DaskExecutor(RemoteExecutor):
                     )
                 time.sleep(0.1)
         finally:
-            if asking is not None:
+            if asking is not None and self._client.status == "running":
                 asking.cancel()
         return found
 
@@ -202,9 +204,10 @@ class DaskExecutor(RemoteExecutor):
     def _workers_now(self) -> dict[str, int]:
         """Return how many chunks each worker can run at a time, by its address."""
         info = self._client.scheduler_info(n_workers=-1)
-        self._address = info["address"]
+        # Nothing is in it while the client tries to connect again.
+        self._address = info.get("address", self._address)
         found = {}
-        for address, worker in info["workers"].items():
+        for address, worker in info.get("workers", {}).items():
             chunks = worker["nthreads"]
             for resource, amount in self._resources.items():
                 chunks = min(chunks, int(worker["resources"].get(resource, 0) // amount))
