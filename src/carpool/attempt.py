@@ -181,6 +181,7 @@ class Attempt:
         self.values: dict[int, Any] = {}
         self.skipped: set[int] = set()
         self.to_run_alone: list[int] = []
+        self.registered: dict[int, list[Any]] = {}  # of an item: its entries in run_on_commit
         self.committed_aliases: list[str] = []
         self.interrupted = False
         self._begin_the_clocks()
@@ -302,6 +303,8 @@ class Attempt:
                 self.committing_seconds = time.monotonic() - self.commit_began
             if committing and not self._is_stored():
                 rolled_back = TransactionBroken("the transaction was rolled back without an error")
+                if self.committed_aliases:
+                    raise self._half_stored(rolled_back)
                 raise _Undone(None, describe(rolled_back, "run"), Trouble.LOST)
         except (_Undone, _Ended, _Plainly):
             raise
@@ -377,11 +380,7 @@ class Attempt:
         """Raise what an error at BEGIN, SAVEPOINT, loading or COMMIT means."""
         trouble = trouble_of(error)
         if self.committed_aliases:
-            fault = describe(error, "unknown")
-            missing = "" if self._is_stored() else ", but not on every alias"
-            stored = f"stored on {', '.join(self.committed_aliases)}{missing}; then: "
-            fault = replace(fault, message=stored + fault.message)
-            raise _Ended(Ending.UNKNOWN, fault) from error
+            raise self._half_stored(error) from error
         if committing and trouble is Trouble.LOST:
             raise _Ended(Ending.UNKNOWN, describe(error, "unknown")) from error
         if trouble is not None:
@@ -390,6 +389,13 @@ class Attempt:
         if committing:
             raise _Ended(Ending.REFUSED, describe(error, "commit")) from error
         raise _Ended(Ending.UNAVAILABLE, describe(error, "run")) from error
+
+    def _half_stored(self, error: Exception) -> _Ended:
+        """Return what ends a chunk that is stored on some alias: it must not be tried again."""
+        fault = describe(error, "unknown")
+        missing = "" if self._is_stored() else ", but not on every alias"
+        stored = f"stored on {', '.join(self.committed_aliases)}{missing}; then: "
+        return _Ended(Ending.UNKNOWN, replace(fault, message=stored + fault.message))
 
     def _note_commit(self, alias: str) -> None:
         """Be the alias' first on_commit callback: from here on its rows are stored."""
@@ -445,7 +451,8 @@ class Attempt:
 
         ``save()`` inserts it then, and says so in ``post_save``.
         """
-        for position in self.to_run_alone:
+        while self.to_run_alone:
+            position = self.to_run_alone.pop(0)
             with ExitStack() as stack:
                 for unit in self.units:
                     stack.enter_context(unit.suspended())
@@ -486,16 +493,14 @@ class Attempt:
         except _BadGroup as refused:
             assert refused.__cause__ is not None
             fault = describe(refused.__cause__, "commit")
-            rest = [p for p in group if p not in self.faults]
+            rest = self._rest_of(group)
             if self.alone:
-                raise _Undone(rest[0], fault, None) from refused
+                raise _Undone((rest or group)[0], fault, None) from refused
             self._group_failed(group)
             if len(rest) == 1:
                 self.faults[rest[0]] = fault
                 return
-            middle = len(rest) // 2
-            self._run_group(rest[:middle])
-            self._run_group(rest[middle:])
+            self._run_halves(rest)
         else:
             self.grouping.group_passed(len(group))
 
@@ -513,15 +518,20 @@ class Attempt:
             self.faults[first] = fault
             self._run_the_others(group)
             return
-        rest = [p for p in group if p not in self.faults]
-        middle = len(rest) // 2
-        self._run_group(rest[:middle])
-        self._run_group(rest[middle:])
+        self._run_halves(self._rest_of(group))
+
+    def _rest_of(self, group: list[int]) -> list[int]:
+        """Return the items of a group that was undone that are neither settled nor set aside."""
+        return [p for p in group if p not in self.faults and p not in self.to_run_alone]
+
+    def _run_halves(self, positions: list[int]) -> None:
+        middle = len(positions) // 2
+        for half in (positions[:middle], positions[middle:]):
+            if half:
+                self._run_group(half)
 
     def _run_the_others(self, group: list[int]) -> None:
-        self._run_small_groups(
-            [p for p in group if p not in self.faults and p not in self.to_run_alone]
-        )
+        self._run_small_groups(self._rest_of(group))
 
     def _run_small_groups(self, positions: list[int]) -> None:
         for start in range(0, len(positions), SMALL_GROUP):
@@ -652,6 +662,7 @@ class Attempt:
                     raise bad from error
                 for other in self.units:
                     other.drop(position)
+                callbacks.drop(self, position)  # no savepoint is undone, and they with it
                 self.values.pop(position, None)
                 if is_gone:
                     self.to_run_alone.append(position)

@@ -22,17 +22,26 @@ def tag(attempt: Attempt, positions: list[int], marks: list[int]) -> None:
     ``marks``: how many there were, by connection, before the items were run.
     """
     for connection, mark in zip(attempt.connections, marks, strict=True):
-        if connection.alias not in attempt.own:
-            continue  # they run, or don't, with the transaction around the run
         # run_on_commit: (savepoint ids, callback, robust) until COMMIT. There is no public
         # way to tell whose a callback is. Checked on 5.2, 6.0, 6.1.
         registered: list[Any] = connection.run_on_commit
         if len(registered) == mark:
             continue
-        for number in range(mark, len(registered)):
-            savepoints, callback, robust = registered[number]
-            kind = _RobustCallback if robust else _Callback
-            registered[number] = (savepoints, kind(attempt, positions, callback), robust)
+        if connection.alias in attempt.own:  # else they run with the transaction around the run
+            for number in range(mark, len(registered)):
+                savepoints, callback, robust = registered[number]
+                kind = _RobustCallback if robust else _Callback
+                registered[number] = (savepoints, kind(attempt, positions, callback), robust)
+        if len(positions) == 1:
+            attempt.registered.setdefault(positions[0], []).extend(registered[mark:])
+
+
+def drop(attempt: Attempt, position: int) -> None:
+    """Drop an item's callbacks: none of its rows has reached the database, and none will."""
+    gone = {id(entry) for entry in attempt.registered.pop(position, ())}
+    if gone:
+        for connection in attempt.connections:
+            connection.run_on_commit = [e for e in connection.run_on_commit if id(e) not in gone]
 
 
 class _Callback:

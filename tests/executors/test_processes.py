@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import multiprocessing
 from pathlib import Path
@@ -12,6 +13,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 import carpool
+from carpool.executors import processes
 from tests.executors import functions
 from tests.executors.contract import ExecutorContract
 from tests.executors.functions import endless_rows, name, names, rows, stored
@@ -268,6 +270,27 @@ def test_a_setup_that_ends_the_process() -> None:
 
     assert caught.value.report is not None
     assert (caught.value.report.succeeded, stored()) == (0, [])
+
+
+def test_a_worker_that_cannot_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run says so, and what had ended by then is in its report."""
+    hire = processes.ProcessesExecutor._hire
+    hired = []
+
+    def hire_two(executor: processes.ProcessesExecutor) -> None:
+        if len(hired) == 2:
+            raise OSError(errno.EMFILE, "Too many open files")
+        hire(executor)
+        hired.append(executor)
+
+    monkeypatch.setattr(processes.ProcessesExecutor, "_hire", hire_two)
+    with pytest.raises(carpool.RunFailed, match=r"no other can be started: .*Too many") as caught:
+        run(functions.create, rows(30, {5: "exit"}), workers=2, chunk_size=3)
+
+    report = caught.value.report
+    assert report is not None
+    assert report.total == report.succeeded + report.failed + report.unknown
+    assert len(stored()) == report.succeeded
 
 
 # What workers say.

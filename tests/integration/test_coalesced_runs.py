@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 
 import carpool
-from tests.app.models import Account, Tag
+from tests.app.models import Account, Author, Book, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -165,6 +165,52 @@ def test_a_row_that_is_gone_is_inserted_whoever_catches_what_tells_of_it() -> No
     run(function, tags, chunk_size=3).raise_for_failures()
 
     assert words() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["own transaction", "the caller's"])
+def test_an_item_that_is_run_again_by_itself_leaves_one_callback(around: bool) -> None:
+    """No savepoint was undone for it, with which the first had gone; nor for a refused one."""
+    for word in "abcd":
+        Tag.objects.create(word=word)
+    tags = list(Tag.objects.order_by("word"))
+    Tag.objects.filter(word="b").delete()
+    done: list[str] = []
+
+    def function(tag: Tag) -> None:
+        before = tag.word
+        tag.uses += 1
+        tag.save()
+        if before == "d":
+            Tag.objects.create(word="a")
+        transaction.on_commit(lambda: done.append(before))
+
+    with transaction.atomic() if around else contextlib.nullcontext():
+        report = run(function, tags, chunk_size=4)
+
+    assert [f.index for f in report.failures] == [3]
+    assert sorted(done) == ["a", "b", "c"]
+
+
+def test_an_item_that_is_set_aside_is_run_once_whatever_its_neighbours_do() -> None:
+    """Also where their rows are refused at COMMIT, or by a check before it."""
+    for name in "abc":
+        Author.objects.create(name=name)
+    authors = list(Author.objects.order_by("name"))
+    Author.objects.filter(name="b").delete()
+
+    def function(item: Author | int) -> None:
+        if isinstance(item, int):
+            Book.objects.create(name="of nobody", author_id=item)
+        else:
+            item.books_written += 1
+            item.save()
+            make_tag(f"{item.name}{len(CALLS)}")
+
+    report = run(function, [authors[1], authors[0], 999_999, authors[2]], chunk_size=4)
+
+    assert [f.index for f in report.failures] == [2]
+    assert [word[0] for word in words()] == ["a", "b", "c"]
+    assert sorted(Author.objects.values_list("name", flat=True)) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("executor", ["inline", "threads", "processes"])

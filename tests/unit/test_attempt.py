@@ -589,6 +589,20 @@ def test_a_chunk_stored_on_one_alias_only_is_unknown(commits: Commits) -> None:
     assert (stored(), audited()) == ("", "ab")
 
 
+def test_a_chunk_whose_last_transaction_is_marked_for_rollback_is_not_tried_again() -> None:
+    """By a callback of the first one's, say: what is stored there would be stored again."""
+
+    def hook(item: Any) -> None:
+        audit(item)
+        transaction.on_commit(partial(transaction.set_rollback, True), using="other")
+
+    result = run(hook, "ab", using=BOTH)
+    assert result.ending is Ending.UNKNOWN
+    assert result.fault is not None
+    assert "stored on other, but not on every alias" in result.fault.message
+    assert (stored(), audited()) == ("", "ab")
+
+
 def test_an_error_after_the_last_commit_does_not_say_that_one_is_missing() -> None:
     """The message names what is stored, and says no more than is known."""
 

@@ -352,7 +352,13 @@ class ProcessesExecutor(Executor):
                     "importing the project or setup= does in a fresh process, and at its memory."
                 )
                 return
-        self._hire()
+        try:
+            self._hire()
+        except (OSError, EOFError) as error:  # no process, no pipe; or the fork server is gone
+            self._failure = RunFailed(
+                f"A worker process has died, and no other can be started: {error}. Look at the "
+                "system's limits (ulimit -a)."
+            )
 
     def _bury(self, worker: _Worker) -> Event | None:
         """Take leave of a dead worker; return what is known of its chunk."""
