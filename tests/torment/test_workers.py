@@ -10,31 +10,48 @@ import pytest
 from tests.acceptance.conftest import Script
 from tests.torment.killing import kill_workers_until_it_ends
 from tests.torment.oracle import exactly_once
-from tests.torment.program import PREAMBLE, all_succeeded
+from tests.torment.program import PREAMBLE, all_succeeded, enough, given
+from tests.waiting import HANG
 
 ITEMS = 20_000
 EVERY = 0.2
+KILLS = 20
+"""Before the source may end."""
+
+MORE_KILLS = 100
+"""At most, after that: where workers die before they come to do anything, the run must end, too."""
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("no_connections_left")
 def test_workers_killed_all_the_time(start: Callable[..., Script], seed: int) -> None:
-    """Of 20,000 items none is lost, none fails and none is stored twice, whichever worker dies."""
+    """None of 20,000 items is lost, none fails and none is stored twice, whichever worker dies.
+
+    Where starts are slow three in a row may die before their first item, which would end the run.
+    """
     script = start(
         f"""
+        from carpool.executors import processes
+
+        processes.DEATHS_AT_START = 1_000
+
         def slowly(number):
             create(number, 0.0004)
 
         if __name__ == "__main__":
-            run(slowly, range({ITEMS}))
+            run(slowly, numbers({ITEMS}))
         """,
         preamble=PREAMBLE,
     )
 
-    kills = kill_workers_until_it_ends(script, random.Random(seed), EVERY)
+    chance = random.Random(seed)
+    kills = kill_workers_until_it_ends(script, chance, EVERY, most=KILLS)
+    enough(script)
+    kills += kill_workers_until_it_ends(script, chance, EVERY, most=MORE_KILLS)
 
-    script.wait()
+    script.wait(seconds=2 * HANG)
     print(f"{kills} kills")
-    assert kills >= 10
-    all_succeeded(script, ITEMS)
-    exactly_once(ITEMS)
+    assert kills >= KILLS
+    count = given(script)
+    all_succeeded(script, count)
+    exactly_once(count)
