@@ -75,7 +75,7 @@ def taste(item):
             time.sleep(0.01)
 
 if __name__ == "__main__":
-    run(taste, source(), setup=limit_memory, timeout=4, chunk_size=8, progress=count)
+    run(taste, source(), setup=limit_memory, timeout=15, chunk_size=8, progress=count)
 """
 
 
