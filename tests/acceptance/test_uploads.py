@@ -39,7 +39,7 @@ from django.db.models.signals import post_save
 
 def wait(**kwargs):
     if Path("slow.on").exists():
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 class SlowConfig(AppConfig):
     name = "slow"
