@@ -55,6 +55,7 @@ from tests.journal.functions import (
     store_unless_locked,
     stored,
 )
+from tests.waiting import HANG
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),
@@ -1015,7 +1016,7 @@ def test_without_the_app_nothing_changes(
         },
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
     )
     assert process.returncode == 0, process.stderr
     assert '"carpool.journal" to INSTALLED_APPS' in process.stdout

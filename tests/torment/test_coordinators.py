@@ -50,7 +50,7 @@ def wait_until_begun(script: Script, orphans: Orphanage) -> None:
     wait_until(has_begun, lambda: f"it doesn't begin:\n{script.err}")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("no_connections_left")
 def test_coordinators_killed_at_random(start: Callable[..., Script], seed: int) -> None:
     """A run whose coordinator is killed 20 times, and taken up at once, does each item once.

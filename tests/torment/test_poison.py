@@ -12,7 +12,7 @@ from tests.torment.oracle import exactly_once
 from tests.torment.program import PREAMBLE, told
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 ITEMS = 400
 WORKERS = 4

@@ -21,7 +21,7 @@ from tests.torment.program import (
 )
 from tests.torment.refusal import TABLES, Refusal, refusal
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_connections_left")]
 
 Start = Callable[..., Script]
 

@@ -25,7 +25,7 @@ from tests.torment.program import (
 from tests.torment.proxy import proxy, through
 from tests.waiting import HANG
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_connections_left")]
 
 ITEMS = 5_000
 """At least. However long a coordinator takes to start, there is a run that it can take over."""

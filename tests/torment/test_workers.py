@@ -22,7 +22,7 @@ MORE_KILLS = 100
 """At most, after that: where workers die before they come to do anything, the run must end, too."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("no_connections_left")
 def test_workers_killed_all_the_time(start: Callable[..., Script], seed: int) -> None:
     """None of 20,000 items is lost, none fails and none is stored twice, whichever worker dies.
