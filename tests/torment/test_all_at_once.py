@@ -28,9 +28,11 @@ EVERY = 0.3
 SHARE = 0.2
 
 TEXT = f"""
+from carpool import settling
 from carpool.executors import processes
 
-processes.DEATHS_AT_START = 1_000  # three in a row may be killed before their first item
+# Three in a row may be killed before their first item, and four with the same one.
+processes.DEATHS_AT_START = settling.MOST_KILLS = 1_000
 
 def slowly(number):
     create(number, 0.003)
