@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 ROOT = Path(__file__).resolve().parent.parent
 
 #: How long a server may take to notice that a client has gone.
-GOODBYE_SECONDS = 5.0
+GOODBYE_SECONDS = 60.0
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 #: Seconds after which something hangs. What is waited for takes a tenth of it on a slow machine.
-HANG = 60.0
+HANG = 180.0
 
 
 def wait_until(

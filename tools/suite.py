@@ -50,12 +50,12 @@ DATABASES = ("sqlite", "postgres", "mysql")
 
 CLIENTS: Mapping[str, str] = {"postgres": "psycopg", "mysql": "MySQLdb"}
 
-#: Seconds for one run of pytest. Twice what the slowest one needs on two cores.
-LIMIT = float(os.environ.get("CARPOOL_TEST_LIMIT", "2400"))
+#: Seconds for one run of pytest: several times what the slowest one needs on two cores.
+LIMIT = float(os.environ.get("CARPOOL_TEST_LIMIT", "4500"))
 
 #: Seconds for what a run started to end after it. A pool's helpers notice within milliseconds
 #: that their parent is gone; what lives longer is an orphan.
-GRACE = 5.0
+GRACE = 30.0
 
 NO_TESTS_COLLECTED = 5  # pytest's exit code
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import HANG
+
 ATLAS = Path(__file__).resolve().parents[2] / "examples" / "atlas"
 TABLES_CHECKED = 9
 
@@ -111,7 +113,7 @@ def run_in_atlas(*command: str, url: str = "", atlas: Path = ATLAS) -> Run:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=2 * HANG,
         check=False,
     )
 

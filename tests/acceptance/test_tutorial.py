@@ -142,7 +142,7 @@ class Reader:
             script.end()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.only_on("sqlite")  # the new project's own
 def test_the_tutorial(tmp_path: Path) -> None:
     """Whoever types what is there sees what is there."""

@@ -21,7 +21,7 @@ import pytest
 from django.db import connection
 
 from tests.acceptance.conftest import Script
-from tests.waiting import wait_until
+from tests.waiting import HANG, wait_until
 
 UPLOADS = Path(__file__).resolve().parents[2] / "examples" / "uploads"
 BOUNDARY = "a line that no file has"
@@ -39,7 +39,7 @@ from django.db.models.signals import post_save
 
 def wait(**kwargs):
     if Path("slow.on").exists():
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 class SlowConfig(AppConfig):
     name = "slow"
@@ -119,7 +119,7 @@ class Site:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ from tests.torment.server import ALIAS, OwnServer, own_server
 from tests.waiting import HANG, wait_until
 
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.only_on("postgresql"),  # which has a server of its own in each of these
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]

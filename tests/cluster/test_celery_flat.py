@@ -50,12 +50,12 @@ def own(transactional_db: None, tmp_path: Path) -> Iterator[Crew]:
 
 
 @pytest.mark.only_on("sqlite")  # nothing is written
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_queue_and_memory_stay_flat(start: Callable[..., Script], own: Crew) -> None:
     """A million items: the queue holds no more than the window, and the coordinator nothing."""
     own.start()
 
-    script = start(TEXT, preamble=PREAMBLE, environment=own.environment).wait(seconds=4 * HANG)
+    script = start(TEXT, preamble=PREAMBLE, environment=own.environment).wait(seconds=3 * HANG)
 
     counts = stayed_flat(script)
     print(f"{max(queued for queued, _ in counts)} queued at most")

@@ -36,7 +36,7 @@ if __name__ == "__main__":
     run(slowly, range({ITEMS}), chunk_size=10, take_over=True)
 """
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("transactional_db")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture(scope="session", params=BROKERS)

@@ -19,7 +19,7 @@ from tests.torment.oracle import agrees, exactly_once, rows_exactly_once
 from tests.torment.program import all_succeeded, progress, told, wait_for_progress
 from tests.waiting import HANG, wait_until
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("no_connections_left")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_connections_left")]
 
 Coordinate = Callable[[str, Cluster], Script]
 Clusters = Callable[..., Cluster]
@@ -111,7 +111,7 @@ with Client(scheduler_file=os.environ["DASK_FILE"], set_as_default=False) as cli
 @pytest.mark.only_on("sqlite")  # nothing is written
 def test_a_million_items_leave_memory_flat(coordinate: Coordinate, clusters: Clusters) -> None:
     """The scheduler knows no more tasks than the window has, and the coordinator keeps nothing."""
-    script = coordinate(A_MILLION, clusters(2)).wait(seconds=4 * HANG)
+    script = coordinate(A_MILLION, clusters(2)).wait(seconds=3 * HANG)
 
     known = [known for (known,) in stayed_flat(script)]
     print(f"{max(known)} tasks at most")

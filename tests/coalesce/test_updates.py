@@ -47,6 +47,7 @@ from tests.app.models import (
     TicketStub,
 )
 from tests.coalesce.sent import statements
+from tests.waiting import HANG
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),
@@ -1008,7 +1009,7 @@ def test_two_blocks_that_change_the_same_rows_wait_for_each_other(
         try:
             mine = list(Tag.objects.order_by("word"))
             for turn in range(8):
-                start.wait(timeout=30)
+                start.wait(HANG)
                 with carpool.coalesce():
                     for number in order:
                         mine[number].uses = turn

@@ -31,7 +31,7 @@ import carpool
 Row = dict[str, Any]
 
 #: Seconds after which one side of a rendezvous gives up: far beyond any worker's start.
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 logger = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ app.conf.task_default_queue = os.environ["CARPOOL_TEST_QUEUE"]
 """
 
 #: Seconds after which a child that does nothing is taken to hang.
-HANGS = 20.0
+HANGS = 60.0
 
 #: Who answers, when, and who is refused is a matter of the workers, whatever their database is.
 once = pytest.mark.only_on("sqlite")

@@ -199,10 +199,10 @@ def test_a_worker_killed_while_the_server_commits(tmp_path: Path) -> None:
 def test_a_hanging_item_costs_itself_only(tmp_path: Path) -> None:
     """An item past its time limit fails with ItemTimeout; the others, and the pool, are whole."""
     items = rows(20, {3: "hang", 4: "hang"})
-    timeout = 1.5
+    timeout = 6
     if connection.vendor != "sqlite":  # where only one of the two could be running
         items[14]["pair"], items[15]["pair"] = name(15), name(14)
-        timeout = 10  # the first of them may have to wait for a worker to start
+        timeout = 20  # the first of them may have to wait for a worker to start
 
     report = run(
         functools.partial(functions.meet, str(tmp_path)), items, chunk_size=1, timeout=timeout
@@ -219,7 +219,7 @@ def test_a_hanging_item_in_a_chunk_of_many() -> None:
     """The time limit is an item's, not a chunk's: its neighbours are run again and stored."""
     items = rows(60, dict.fromkeys(range(60), "doze") | {35: "hang"})
 
-    report = run(functions.create, items, chunk_size=30, timeout=1.0)
+    report = run(functions.create, items, chunk_size=30, timeout=6)
 
     assert [failure.index for failure in report.failures] == [35]
     assert stored() == [name(n) for n in range(60) if n != 35]
@@ -229,7 +229,7 @@ def test_a_program_that_hangs(tmp_path: Path) -> None:
     """An item past its time limit is ended with the programs that it has started."""
     program = tmp_path / "program"
 
-    report = run(functools.partial(functions.start_program, str(program)), rows(1), timeout=1.0)
+    report = run(functools.partial(functions.start_program, str(program)), rows(1), timeout=6)
 
     assert [failure.error for failure in report.failures] == ["carpool.exceptions.ItemTimeout"]
     process = Path("/proc", program.read_text(), "stat")

@@ -9,6 +9,8 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from tests.waiting import HANG
+
 
 @contextmanager
 def uncommitted(change: Callable[[], Any], release: threading.Event) -> Iterator[None]:
@@ -20,14 +22,14 @@ def uncommitted(change: Callable[[], Any], release: threading.Event) -> Iterator
             with transaction.atomic():
                 change()
                 made.set()
-                release.wait(30)
+                release.wait(HANG)
         finally:
             connection.close()
 
     thread = threading.Thread(target=make)
     thread.start()
     try:
-        assert made.wait(10)
+        assert made.wait(HANG)
         yield
     finally:
         release.set()

@@ -55,6 +55,7 @@ from tests.journal.functions import (
     store_unless_locked,
     stored,
 )
+from tests.waiting import HANG
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),
@@ -298,7 +299,7 @@ def test_a_worker_that_dies_during_commit_costs_nothing(when: str, tmp_path: Pat
     check_whole(report, number=20)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_a_worker_that_always_dies_during_commit_ends_the_trying(tmp_path: Path) -> None:
     """An item with which each COMMIT ends its worker is to blame in the end, and it alone."""
     setup = partial(die_at_commit, str(tmp_path), "always", 7)
@@ -897,7 +898,7 @@ def test_a_run_may_be_paused(executor: dict[str, Any], monkeypatch: pytest.Monke
     def slow() -> Iterator[int]:
         for n in range(150):
             if asked and not seen:
-                time.sleep(0.001)
+                time.sleep(0.02)
             yield n
 
     asked: list[int] = []
@@ -1015,7 +1016,7 @@ def test_without_the_app_nothing_changes(
         },
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
     )
     assert process.returncode == 0, process.stderr
     assert '"carpool.journal" to INSTALLED_APPS' in process.stdout

@@ -43,17 +43,18 @@ from carpool.journal.spans import Spans
 from carpool.journal.states import State
 from tests.app.models import Author
 from tests.journal.conftest import empty
+from tests.waiting import HANG
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),
-    pytest.mark.timeout(110),
+    pytest.mark.timeout(600),
 ]
 
 POSITIONS = 16
 WAITING = 0.02
 """Seconds in which a step that has to wait must not be through."""
 
-PATIENCE = 30.0
+PATIENCE = HANG
 
 
 @dataclass(eq=False)

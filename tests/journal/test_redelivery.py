@@ -21,6 +21,7 @@ from carpool.journal.spans import Spans
 from carpool.types import ChunkResult, Ending, Fault
 from tests.executors.loopback import Answer, Courier, Deliver, Loopback
 from tests.journal.functions import names, store, stored
+from tests.waiting import HANG
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),
@@ -265,7 +266,7 @@ def test_entries_stay_few_behind_a_chunk_that_takes_long(folding: None) -> None:
     def courier(number: int, deliver: Deliver, answer: Answer) -> None:
         nonlocal most
         if number == 1:
-            going_on.wait(20)
+            going_on.wait(HANG)
         result = deliver()
         if number > 1:
             most = max(most, Entry.objects.count())

@@ -6,9 +6,14 @@ import json
 from typing import Any
 
 from tests.acceptance.conftest import Script
+from tests.app.models import Author
 from tests.waiting import wait_until
 
-#: The first lines of every script. ``create`` is the oracle's item; ``run`` tells how it ended.
+#: Items that are left at least when a test says that there are enough.
+MORE = 100
+
+#: The first lines of every script. ``create`` is the oracle's item; ``run`` tells how it ended;
+#: ``numbers`` is a source that doesn't end before the test has done what it does meanwhile.
 PREAMBLE = """
 import itertools, json, os, pathlib, random, signal, sys, threading, time
 import django
@@ -27,6 +32,14 @@ def create(number, seconds=0):
 
 def touch(name):
     (FOLDER / name).touch()
+
+def numbers(least):
+    enough = FOLDER.parent / "enough"
+    number = 0
+    while number < least or not enough.exists() or number < int(enough.read_text()):
+        yield number
+        number += 1
+    (FOLDER / "given").write_text(f"{number}\\n")
 
 def note_progress(snapshot):
     (FOLDER / "progress.new").write_text(f"{snapshot.done}\\n")
@@ -48,6 +61,23 @@ def run(function, items, **options):
                             for f in report.failures]
     print("TOLD", json.dumps(told), flush=True)
 """
+
+
+def enough(script: Script) -> None:
+    """Have the ``numbers`` of the scripts end, a few after all that are stored by now.
+
+    No earlier script may store any more: a run that is taken up must come past what they did.
+    """
+    names = Author.objects.values_list("name", flat=True)
+    count = max((int(name.removeprefix("a")) + 1 for name in names), default=0) + MORE
+    folder = script.folder.parent
+    (folder / "enough.new").write_text(str(count))
+    (folder / "enough.new").rename(folder / "enough")
+
+
+def given(script: Script) -> int:
+    """Return how many ``numbers`` there were in the end."""
+    return int(script.lines("given")[0])
 
 
 def told(script: Script) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.torment.program import PREAMBLE, all_succeeded, told
 from tests.torment.proxy import Cut, Proxy, proxy, through
 from tests.waiting import HANG
 
-pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(600)]
 
 ITEMS = 2_500
 EVERY = 0.1

@@ -15,7 +15,7 @@ from tests.torment.oracle import exactly_once
 from tests.torment.program import PREAMBLE, all_succeeded
 from tests.waiting import HANG
 
-pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(600)]
 
 ITEMS = 800
 PARENTS = 20

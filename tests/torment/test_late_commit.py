@@ -12,6 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from carpool.journal.book import Book
 from carpool.journal.models import Entry, Run
 from carpool.journal.spans import Spans
+from tests.waiting import HANG
 
 
 @pytest.mark.only_on("postgresql", "mysql")
@@ -37,7 +38,7 @@ def test_what_a_late_commit_has_folded_is_kept() -> None:
 
     late = threading.Thread(target=commit_late)
     late.start()
-    assert folded.wait(30)
+    assert folded.wait(HANG)
 
     again.fold()
 

@@ -12,7 +12,7 @@ from tests.torment.oracle import exactly_once
 from tests.torment.program import PREAMBLE, told
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 ITEMS = 400
 WORKERS = 4
@@ -75,7 +75,7 @@ def taste(item):
             time.sleep(0.01)
 
 if __name__ == "__main__":
-    run(taste, source(), setup=limit_memory, timeout=4, chunk_size=8, progress=count)
+    run(taste, source(), setup=limit_memory, timeout=15, chunk_size=8, progress=count)
 """
 
 

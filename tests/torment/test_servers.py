@@ -13,7 +13,7 @@ from tests.torment.program import PREAMBLE, all_succeeded, wait_for_progress
 from tests.torment.server import ALIAS, OwnServer, own_server
 from tests.waiting import HANG
 
-pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.only_on("postgresql", "mysql"), pytest.mark.timeout(600)]
 
 ITEMS = 4_500
 DEATHS = 2

@@ -10,8 +10,7 @@ from django.db import connection, connections
 
 from carpool.journal import clerk as module
 from carpool.journal.clerk import Clerk
-
-PATIENCE = 30.0
+from tests.waiting import HANG
 
 
 class Looks:
@@ -28,7 +27,7 @@ class Looks:
     def wait(self) -> None:
         """Wait for one that comes after this call."""
         self.come.clear()
-        assert self.come.wait(PATIENCE)
+        assert self.come.wait(HANG)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from carpool import databases
 from carpool.environment import Environment, Locale
 from carpool.exceptions import ConfigurationError
 from carpool.functions import dumps, loads
+from tests.waiting import HANG
 
 
 def python(code: str, *arguments: Any, cwd: Path | None = None) -> str:
@@ -29,7 +30,7 @@ def python(code: str, *arguments: Any, cwd: Path | None = None) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=HANG,
         cwd=cwd,
         env={"PATH": ""},
     )

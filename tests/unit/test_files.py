@@ -15,6 +15,7 @@ import pytest
 import carpool
 from carpool.exceptions import ConfigurationError, SourceError
 from tests.unit.source_files import written
+from tests.waiting import HANG
 
 EXTRAS = {
     "a.parquet": ("pyarrow", "parquet"),
@@ -32,7 +33,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=HANG,
     )
 
 

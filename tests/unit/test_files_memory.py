@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.source_files import PACK
+from tests.waiting import HANG
 
 NUMBER = 200_000
 
@@ -52,7 +53,7 @@ def cost(path: Path) -> tuple[int, int]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANG,
     )
     number, kilobytes = done.stdout.split()
     return int(number), int(kilobytes)

@@ -14,6 +14,7 @@ import pytest
 import carpool
 from carpool.exceptions import ConfigurationError
 from tests.unit.source_files import until_error, written
+from tests.waiting import HANG
 
 ENDLESS = "for n in __import__('itertools').count(): print(n, n + 1, sep=',')"
 
@@ -37,12 +38,12 @@ def pipe(producer: str, consumer: str) -> subprocess.CompletedProcess[str]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=HANG,
         )
     finally:
         assert first.stdout is not None
         first.stdout.close()
-        first.wait(20)  # nobody reads any more: it ends by itself
+        first.wait(HANG)  # nobody reads any more: it ends by itself
 
 
 def test_stdin_is_read_to_its_end() -> None:
@@ -89,7 +90,7 @@ def test_whoever_reads_the_output_may_leave_early(tmp_path: Path) -> None:
     first.stdout.close()
     assert first.stderr.read() == b"left\n"
     first.stderr.close()
-    assert first.wait(20) == 0
+    assert first.wait(HANG) == 0
 
 
 def test_stdin_is_not_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,5 +179,5 @@ def test_items_come_as_they_are_written() -> None:
         done.stdin.flush()
         assert done.stdout.readline() == b"%d\n" % number
     done.stdin.close()
-    assert done.wait(20) == 0
+    assert done.wait(HANG) == 0
     done.stdout.close()

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from carpool.exceptions import ConfigurationError
 from carpool.functions import dumps, loads, ship
+from tests.waiting import HANG
 
 LOCK = threading.Lock()  # can't be pickled: the culprit of most tests here
 
@@ -30,7 +31,11 @@ class Point:
 def run_script(path: Path, *arguments: str) -> str:
     """Run a file as ``__main__``; return what it printed."""
     done = subprocess.run(
-        [sys.executable, path, *arguments], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, path, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

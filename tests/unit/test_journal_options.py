@@ -25,6 +25,7 @@ from carpool.journal.models import Run
 from carpool.report import Report
 from tests.app.models import Seat, Ticket
 from tests.conftest import ROOT
+from tests.waiting import HANG
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -230,7 +231,7 @@ def test_a_worker_ends_with_its_parent(group: str) -> None:
         time.sleep(0.5)
         assert process.poll() is None
         ours.close()
-        assert process.wait(timeout=30) != 0
+        assert process.wait(HANG) != 0
     finally:
         process.kill()
         process.wait()

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from carpool.journal import marks as module
 from carpool.journal.marks import Marks, digest
 from tests.conftest import ROOT
+from tests.waiting import HANG
 
 Point = namedtuple("Point", "x y")
 
@@ -122,7 +123,7 @@ def elsewhere() -> list[dict[str, int]]:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG,
         )
         assert process.returncode == 0, process.stderr
         found.append(json.loads(process.stdout))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from carpool.executors.preload import DONE_VARIABLE, PATH_VARIABLE
+from tests.waiting import HANG
 
 LOOK = """
 import os
@@ -57,7 +58,7 @@ def look(project: Path, **environment: str) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=HANG,
         cwd=project / "elsewhere",
         env={"PATH": os.environ["PATH"], **environment},
     )
@@ -95,7 +96,7 @@ def collector(project: Path, look: str, **environment: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANG,
         cwd=project,
         env={**os.environ, **environment, "DJANGO_SETTINGS_MODULE": "preloaded_settings"},
     )
@@ -138,12 +139,12 @@ def test_a_pool_that_was_prepared_has_not_to_be_waited_for() -> None:
         "pool = ProcessesExecutor(None, None, 1, Interrupts(), Progress())\n"
         "assert pool.is_prepared is False\n"
         "pool.prepare()\n"
-        "deadline = time.monotonic() + 30\n"
+        "deadline = time.monotonic() + 120\n"
         "while not pool.is_prepared and time.monotonic() < deadline: time.sleep(0.01)\n"
         "print(pool.is_prepared, preload.done_file().parent.is_dir())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG
     )
     assert done.stdout.split() == ["True", "True"]
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import carpool
+from tests.waiting import HANG
 
 PUBLIC = {name: getattr(carpool, name) for name in carpool.__all__}
 MODULES = sorted(
@@ -30,7 +31,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=HANG,
         env=environment,
     )
 

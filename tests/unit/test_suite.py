@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
+from tests.waiting import wait_until
 from tools import suite
 from tools.suite import Run, run_side_by_side
 
@@ -57,18 +59,32 @@ def test_a_run_that_dies_fails(run):
     assert run("import os\ndef test_it(): os.kill(os.getpid(), 9)").failed == 1
 
 
-def test_a_run_that_hangs_is_ended_with_its_stacks(run, monkeypatch, capfd):
-    monkeypatch.setattr(suite, "LIMIT", 3.0)
-    assert run("import time\ndef test_that_hangs(): time.sleep(600)").failed == 1
+def test_a_run_that_hangs_is_ended_with_its_stacks(run, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(suite, "GRACE", 10.0)
+    monkeypatch.setattr(suite, "LIMIT", 300.0)
+
+    def end_it():
+        wait_until((tmp_path / "hangs").exists)
+        suite.LIMIT = 0.0
+
+    ending = threading.Thread(target=end_it)
+    ending.start()
+    code = (
+        "import pathlib, time\ndef test_that_hangs():\n"
+        f"    pathlib.Path({str(tmp_path / 'hangs')!r}).touch()\n    time.sleep(600)"
+    )
+    assert run(code).failed == 1
+    ending.join()
     assert "in test_that_hangs" in capfd.readouterr().err
 
 
 def test_a_process_left_behind_fails_the_run(run, capfd):
     code = (
-        "import subprocess\ndef test_it():\n    global p\n    p = subprocess.Popen(['sleep', '7'])"
+        "import subprocess\ndef test_it():\n    global p\n"
+        "    p = subprocess.Popen(['sleep', '600'])"
     )
     assert run(code).failed == 1
-    assert "sleep 7" in capfd.readouterr().out
+    assert "sleep 600" in capfd.readouterr().out
 
 
 def test_a_database_left_out_fails_only_where_it_must_be_there(capsys, monkeypatch):
@@ -105,10 +121,13 @@ def test_runs_on_one_database_come_one_after_another(tmp_path):
     runs = []
     for name, database in [("a", "x"), ("b", "x"), ("c", "y"), ("d", None)]:
         path = tmp_path / f"test_{name}.py"
+        missing = "set('cd') - set(log.read_text())" if name == "a" else "False"
         path.write_text(
             f"import pathlib, time\nlog = pathlib.Path({str(log)!r})\n"
             "def note(word):\n    with log.open('a') as file:\n        file.write(word)\n"
-            f"def test_it():\n    note({name!r})\n    time.sleep(0.5)\n    note({name.upper()!r})\n"
+            f"def test_it():\n    note({name!r})\n    ends = time.monotonic() + 60\n"
+            f"    while {missing} and time.monotonic() < ends: time.sleep(0.05)\n"
+            f"    note({name.upper()!r})\n"
         )
         arguments = [*options, str(tmp_path), str(path)]
         runs.append(Run(name, arguments, os.environ, database=database))

@@ -16,6 +16,7 @@ from carpool.exceptions import ConfigurationError
 from carpool.targets import resolve_target
 from tests.app.functions import objects
 from tests.app.models import Author, Order
+from tests.waiting import HANG
 
 PACKAGE = {
     "__init__.py": """
@@ -180,6 +181,6 @@ def test_before_django_is_set_up_it_is_refused() -> None:
         "except ConfigurationError as error:\n    print(error)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=HANG
     )
     assert "django.setup()" in done.stdout

@@ -18,6 +18,7 @@ from carpool.executors.threads import ThreadsExecutor
 from carpool.interrupts import Interrupts
 from carpool.types import Chunk, Ending, Job
 from tests.app.models import Author
+from tests.waiting import HANG
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,7 +37,7 @@ def gate() -> Iterator[threading.Event]:
     gate.set()
     for thread in threading.enumerate():
         if thread.name.startswith("carpool-"):
-            thread.join(10)
+            thread.join(HANG)
 
 
 def executor_of(
@@ -144,7 +145,7 @@ def test_stop_lets_chunks_end_and_gives_back_what_was_not_begun(gate: threading.
 
     def function(item: Any) -> None:
         begun.release()
-        gate.wait(10)
+        gate.wait(HANG)
         store(item)
 
     executor = executor_of(function, workers=1)
@@ -169,7 +170,7 @@ def test_a_thread_that_does_not_end_is_left_and_stores_nothing_more(
     def function(item: Any) -> None:
         store(item)
         begun.release()
-        gate.wait(10)
+        gate.wait(HANG)
 
     executor = executor_of(function, workers=1)
     executor.start()
@@ -182,7 +183,7 @@ def test_a_thread_that_does_not_end_is_left_and_stores_nothing_more(
     executor.close()
     (thread,) = executor._threads
     gate.set()
-    thread.join(10)
+    thread.join(HANG)
     assert not thread.is_alive()
     assert Author.objects.count() == 0
 
@@ -196,7 +197,7 @@ def test_threads_that_do_not_end_are_waited_for_together(
 
     def function(item: Any) -> None:
         begun.release()
-        gate.wait(10)
+        gate.wait(HANG)
 
     executor = executor_of(function, workers=5)
     executor.start()

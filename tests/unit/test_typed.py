@@ -27,6 +27,7 @@ from carpool.exceptions import ConfigurationError, InvalidItem
 from carpool.functions import dumps, loads
 from carpool.typed import converter_for
 from tests.app.models import Author
+from tests.waiting import HANG
 
 if TYPE_CHECKING:
     from decimal import Decimal as Unknown
@@ -291,7 +292,7 @@ def test_no_library_is_imported_for_the_question() -> None:
         "print({'attr', 'attrs', 'msgspec', 'pydantic'} & sys.modules.keys())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=HANG
     )
     assert (done.stdout, done.stderr) == ("set()\n", "")
 

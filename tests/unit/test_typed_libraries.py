@@ -21,6 +21,7 @@ from carpool.exceptions import ConfigurationError, InvalidItem
 from carpool.functions import dumps, loads
 from carpool.typed import converter_for
 from tests.app.models import Author, Tag
+from tests.waiting import HANG
 
 if TYPE_CHECKING:
     from decimal import Decimal as Unknown
@@ -280,7 +281,7 @@ def test_a_library_that_is_not_installed_is_not_missed(library: str) -> None:
         "print(converter_for(function)({'number': '7'}).number)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=HANG
     )
     assert (done.stdout, done.stderr) == ("7\n", "")
 

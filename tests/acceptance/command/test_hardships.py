@@ -23,7 +23,7 @@ from django.contrib.auth.models import User
 
 from carpool.journal.models import Run
 from tests.acceptance.command.conftest import Command, names, shell, stored
-from tests.waiting import wait_until
+from tests.waiting import HANG, wait_until
 
 pytestmark = [pytest.mark.usefixtures("no_connections_left"), pytest.mark.only_on("sqlite")]
 
@@ -109,7 +109,7 @@ def write_jsonl(path: Path, count: int) -> None:
         )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "write", "executor"),
     [("a.csv.gz", write_csv_gz, "processes"), ("a.jsonl", write_jsonl, "inline")],
@@ -355,7 +355,7 @@ def test_ctrl_c_while_stdin_never_ends(
         script.wait_for("ran", 100)
         script.interrupt()
         script.wait(130)
-        producer.wait(60)  # nobody reads any more: it ends by itself
+        producer.wait(HANG)  # nobody reads any more: it ends by itself
     finally:
         producer.kill()
         producer.wait()
