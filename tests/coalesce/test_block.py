@@ -29,14 +29,18 @@ from django.db import (
     transaction,
 )
 from django.db.models import Count, F
+from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import m2m_changed, post_save
 from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.utils import timezone
 
 import carpool
-from carpool.coalescing import Unit, unit_of
-from tests.app.models import Account, Author, Book, Pizzeria, Place, SignalLog, Tag, Ticket
+from carpool.coalescing import Unit, late, unit_of
+from carpool.coalescing.knowledge import Knowledge
+from carpool.coalescing.values import is_hashable
+from tests.app.models import Account, Author, Book, Box, Pizzeria, Place, SignalLog, Tag, Ticket
 from tests.coalesce.sent import statements
+from tests.waiting import HANG
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),
@@ -1002,6 +1006,61 @@ def test_a_lock_that_was_not_to_be_had_is_asked_for_again(queued: bool, ends: st
         assert found == {"old": 0}
     else:
         assert found == {"old": 5 if queued else 0, "new 2": 0}
+
+
+def test_a_column_that_is_computed_changes_with_what_it_is_computed_from() -> None:
+    """A query by it sees a queued change, though it was found by another value before."""
+    Box.objects.create(name="b")
+    with carpool.coalesce():
+        box = Box.objects.get(loud="B")
+        box.name = "z"
+        box.save()
+        assert (Box.objects.filter(loud="Z").count(), Box.objects.filter(loud="B").count()) == (
+            1,
+            0,
+        )
+
+
+def test_a_block_of_several_threads_is_each_ones_own() -> None:
+    """As one ``atomic()`` object is, which may be open in several threads at a time."""
+    shared = carpool.coalesce()
+    inside, left = threading.Event(), threading.Event()
+
+    def other() -> None:
+        try:
+            with shared:
+                Tag.objects.create(word="other")
+                inside.set()
+                assert left.wait(HANG)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=other)
+    with shared:
+        thread.start()
+        assert inside.wait(HANG)
+    left.set()
+    thread.join(HANG)
+    assert Tag.objects.filter(word="other").exists()
+
+
+def test_keys_that_cannot_be_hashed_are_looked_for_in_the_database() -> None:
+    """A driver may give a list for a key, and a user a bytearray."""
+    knowledge = Knowledge()
+    knowledge.inserted("t", [[1], [2]])
+    assert not knowledge.exists("t", 1)
+    assert not is_hashable(memoryview(bytearray(b"a")))
+
+
+def test_a_key_that_its_field_shows_as_something_else() -> None:
+    """Also where it is watched for the time of the block."""
+
+    class Shown(DeferredAttribute):
+        def __get__(self, instance: Any, owner: Any = None) -> Any:
+            return self if instance is None else f"u_{super().__get__(instance, owner)}"
+
+    attribute = late.Attribute("id", Shown(Tag._meta.pk))
+    assert attribute.__get__(Tag(id=5)) == "u_5"
 
 
 def test_classes_are_changed_once_in_a_run() -> None:

@@ -8,12 +8,21 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import connection, models
+from django.db.models.functions import Upper
+from django.test.utils import isolate_apps
 from hypothesis import given
 from hypothesis import strategies as st
 
 from carpool.coalescing import barrier
 from carpool.coalescing.figures import EarlyFlush, Figures, place
-from carpool.coalescing.rows import Index, Row, Shape, in_order
+from carpool.coalescing.rows import (
+    Checks,
+    Index,
+    Row,
+    Shape,
+    in_order,
+    uniquely_constrained,
+)
 from tests.app.models import Author, Book
 
 
@@ -28,6 +37,30 @@ from tests.app.models import Author, Book
         ('SELECT my_function("a"."x") FROM "a"', ("a",), True),
         ('SELECT \'FROM "b"\' FROM "a"', ("a",), False),
         ('SELECT EXTRACT(YEAR FROM "a"."x") FROM "a"', ("a", "a"), False),
+        # A list of tables, of which only the first stands in a table's place.
+        ("SELECT 1 FROM a, b", ("a",), True),
+        (
+            'SELECT 1 FROM "a" WHERE EXISTS (SELECT 1 FROM b p, c q WHERE p.x = q.x)',
+            ("a", "b"),
+            True,
+        ),
+        ("SELECT 1 FROM a JOIN (b, c) ON 1", ("a", "("), True),
+        ("SELECT 1 FROM (SELECT 1) x, b", ("(",), True),
+        (
+            "SELECT (SELECT COUNT(*) FROM a), 1, EXTRACT(YEAR FROM y), 2 FROM b",
+            ("a", "y", "b"),
+            False,
+        ),
+        ("SELECT x, y FROM a WHERE x IN (1, 2) ORDER BY x, y", ("a",), False),
+        ('INSERT INTO "a" ("x", "y") SELECT "x", "y" FROM "b"', ("a", "b"), False),
+        # A function's name may be quoted, and a name may have an apostrophe in it.
+        ('SELECT "myFunction"("a"."x") FROM "a"', ("a",), True),
+        ("SELECT `my_function` (1) FROM `a`", ("a",), True),
+        (
+            """SELECT "a"."owner's" FROM "a" JOIN "b" ON ("a"."owner's" = "b"."x")""",
+            ("a", "b"),
+            False,
+        ),
     ],
 )
 def test_what_a_statement_says(sql: str, relations: tuple[str, ...], strange: bool) -> None:
@@ -36,6 +69,37 @@ def test_what_a_statement_says(sql: str, relations: tuple[str, ...], strange: bo
     assert reading is not None
     assert reading.relations == relations
     assert reading.strange_calls == strange
+
+
+@isolate_apps("tests.app")
+def test_columns_that_others_are_computed_from() -> None:
+    """A unique one is in another's way by what it is computed from; and computing it may fail."""
+
+    class Loud(models.Model):
+        name = models.CharField(max_length=40)
+        size = models.IntegerField()
+        other = models.IntegerField()
+        loud = models.GeneratedField(
+            expression=Upper("name"),
+            output_field=models.CharField(max_length=40),
+            db_persist=True,
+            unique=True,
+        )
+        share = models.GeneratedField(
+            expression=1 / models.F("size"), output_field=models.IntegerField(), db_persist=True
+        )
+
+        class Meta:
+            app_label = "app"
+
+    assert uniquely_constrained(Loud) == frozenset({"id", "name", "loud"})
+    fields = [Loud._meta.get_field(name) for name in ("name", "size", "other")]
+    checks = Checks(connection, Loud, fields)  # type: ignore[arg-type]
+    assert [checks.surely_pass(n, value) for n, value in enumerate(["a", 1, 1])] == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from carpool.coalescing.rows import (
     uniquely_constrained,
 )
 
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_QUOTED = re.compile(r"""\"[^"]*"|`[^`]*`|'(?:[^']|'')*'""")
 _NAME = re.compile(r'"([^"]+)"|`([^`]+)`|(\w+)')
 _RELATION = re.compile(
     r"\b(?:FROM|JOIN|UPDATE|INTO)\s+(?:(?:LATERAL|ONLY)\s+)?"
@@ -46,6 +46,29 @@ _RELATION = re.compile(
     re.IGNORECASE,
 )
 _CALL = re.compile(r"\b(\w+)\s*\(")
+_CALL_BY_QUOTED_NAME = re.compile(r'(\bINTO\s+)?["`]([^"`]+)["`]\s*\(', re.IGNORECASE)
+_WORD = re.compile(r'"[^"]*"|`[^`]*`|\w+|[(),]')
+_NO_TABLES_FOLLOW = frozenset(
+    [
+        "EXCEPT",
+        "FETCH",
+        "FOR",
+        "GROUP",
+        "HAVING",
+        "INTERSECT",
+        "LIMIT",
+        "OFFSET",
+        "ORDER",
+        "RETURNING",
+        "SELECT",
+        "UNION",
+        "VALUES",
+        "WHERE",
+        "WINDOW",
+    ]
+)
+"""The words that end a list of tables, or show that there is none."""
+
 
 _KEYWORDS = frozenset(
     [
@@ -152,7 +175,7 @@ _KNOWN_CALLS = _functions()
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a statement's text says: all names, in lower case; what it reads from and writes to, in
-    order; the functions that Django doesn't know."""
+    order; whether it calls a function that Django doesn't know, or reads from a list of tables."""
 
     names: frozenset[str]
     relations: tuple[str, ...]
@@ -164,17 +187,40 @@ def read(sql: str) -> Reading | None:
     """Return what a statement says, or None where its text can't be taken apart."""
     if "\\" in sql or "--" in sql or "/*" in sql or "$$" in sql or ";" in sql:
         return None
-    bare = _LITERAL.sub("''", sql)
+    bare = _QUOTED.sub(lambda found: "''" if found[0][0] == "'" else found[0], sql)
     if bare.count('"') % 2 or bare.count("`") % 2 or bare.count("'") % 2:
         return None
     names = frozenset((a or b or c).lower() for a, b, c in _NAME.findall(bare))
     relations = tuple((a or b or c or d).lower() for a, b, c, d in _RELATION.findall(bare))
-    strange = False
+    strange = _lists_tables(bare) or any(not into for into, _ in _CALL_BY_QUOTED_NAME.findall(bare))
     for word in _CALL.findall(bare):
         upper = word.upper()
         if upper not in _KNOWN_CALLS and not upper.startswith("DJANGO_"):
             strange = True
     return Reading(names, relations, strange)
+
+
+def _lists_tables(sql: str) -> bool:
+    """Tell whether tables stand in a list, ``FROM a, b``: Django itself joins them."""
+    begins = sql.upper().find("FROM")
+    if begins < 0 or "," not in sql[begins:]:
+        return False
+    among = [False]  # at each depth of parentheses: are we among tables?
+    before = ""
+    for found in _WORD.findall(sql):
+        word = found.upper()
+        if word == "(":
+            among.append(before in ("FROM", "JOIN"))
+        elif word == ")":
+            among[1:] = among[1:-1]
+        elif word == "," and among[-1]:
+            return True
+        elif word == "FROM":
+            among[-1] = True
+        elif word in _NO_TABLES_FOLLOW:
+            among[-1] = False
+        before = word
+    return False
 
 
 _managed: frozenset[str] = frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ContextDecorator, ExitStack
@@ -26,7 +27,8 @@ class Coalesce(ContextDecorator):
     def __init__(self, using: str | Iterable[str], strict: bool) -> None:
         self.using = (using,) if isinstance(using, str) else tuple(using)
         self.strict = strict
-        self._stacks: list[tuple[ExitStack, list[tuple[Unit, bool]]]] = []
+        # By thread, as the connections are: several may be inside of one object.
+        self._open_blocks: dict[int, list[tuple[ExitStack, list[tuple[Unit, bool]]]]] = {}
 
     def _recreate_cm(self) -> Self:
         # contextlib's hook for a decorator that wants a fresh context manager a call.
@@ -50,11 +52,12 @@ class Coalesce(ContextDecorator):
         figures = Figures()
         units: list[tuple[Unit, bool]] = []
         with ExitStack() as stack:
-            units += [self._open(alias, figures, stack) for alias in self.using]
-            self._stacks.append((stack.pop_all(), units))
+            units += [self._opened(alias, figures, stack) for alias in self.using]
+            mine = self._open_blocks.setdefault(threading.get_ident(), [])
+            mine.append((stack.pop_all(), units))
         return figures
 
-    def _open(self, alias: str, figures: Figures, stack: ExitStack) -> tuple[Unit, bool]:
+    def _opened(self, alias: str, figures: Figures, stack: ExitStack) -> tuple[Unit, bool]:
         """Open one alias' block; return its unit, and whether it is this block's own."""
         if alias not in connections:
             raise ConfigurationError(
@@ -78,7 +81,10 @@ class Coalesce(ContextDecorator):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        stack, units = self._stacks.pop()
+        thread = threading.get_ident()
+        stack, units = self._open_blocks[thread].pop()
+        if not self._open_blocks[thread]:
+            del self._open_blocks[thread]
         if kind is not None:
             return stack.__exit__(kind, error, traceback)
         try:

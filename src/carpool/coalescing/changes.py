@@ -26,7 +26,7 @@ from carpool.coalescing.rows import Row, Table
 from carpool.coalescing.shapes import ChangedRow, NewRow, UpdateShape
 from carpool.coalescing.transaction import Transaction
 from carpool.coalescing.updating import type_to_cast_to
-from carpool.coalescing.values import MISSING, frozen, has_placeholder, sum_on
+from carpool.coalescing.values import MISSING, frozen, has_placeholder, is_hashable, sum_on
 
 if TYPE_CHECKING:
     from carpool.coalescing.unit import Unit
@@ -229,6 +229,8 @@ def _asked_rows(query: Any, table: Table, connection: BaseDatabaseWrapper) -> li
         return None
     column, values = found
     if not column.target.primary_key or column.target.model is not query.get_meta().model:
+        return None
+    if not all(map(is_hashable, values)):
         return None
     rows: list[NewRow] = []
     for value in dict.fromkeys(values):

@@ -20,7 +20,7 @@ from typing import Any
 from django.apps import apps
 
 from carpool.coalescing import barrier
-from carpool.coalescing.values import MISSING
+from carpool.coalescing.values import MISSING, is_hashable
 
 MOST_KNOWN = 50_000
 """Rows of a table that are remembered; after that, the memory begins anew."""
@@ -56,7 +56,10 @@ class Knowledge:
 
     def _add(self, table: str, keys: Iterable[Any]) -> None:
         existing = self._existing[table]
-        existing.update(keys)
+        try:
+            existing.update(keys)
+        except (TypeError, ValueError):  # unhashable, as a list of PostgreSQL's is
+            pass
         if len(existing) > MOST_KNOWN:
             existing.clear()
 
@@ -123,7 +126,7 @@ class Knowledge:
         key = key_of(result[0][0])
         self._add(table, [key])
         where = query.where
-        if where.negated or where.connector != "AND":
+        if where.negated or where.connector != "AND" or not is_hashable(key):
             return
         values = {}
         for condition in where.children:

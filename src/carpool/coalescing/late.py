@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import models
+from django.db.models.query_utils import DeferredAttribute
 
 _lock = threading.Lock()
 _installed: dict[type[models.Model], tuple[int, str]] = {}
@@ -109,6 +110,7 @@ class Attribute:
         self.attname = attname
         self.original = original
         self.sets = hasattr(original, "__set__")
+        self.shows = getattr(type(original), "__get__", None) is not DeferredAttribute.__get__
 
     def __get__(self, instance: models.Model | None, owner: type | None = None) -> Any:
         if instance is None:
@@ -121,8 +123,9 @@ class Attribute:
             key = value.get()
             if instance.__dict__.get(self.attname) is value:
                 instance.__dict__[self.attname] = key
-            return key
-        return value
+            value = key
+        # A descriptor of the user's own may show it as something else.
+        return self.original.__get__(instance, owner) if self.shows else value
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         data = instance.__dict__

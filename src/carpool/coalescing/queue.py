@@ -12,7 +12,7 @@ from typing import Any
 from django.db import models
 
 from carpool.coalescing.knowledge import Knowledge
-from carpool.coalescing.rows import Row, Table
+from carpool.coalescing.rows import Row, Table, generated_from
 from carpool.coalescing.shapes import ChangedRow, NewRow
 from carpool.coalescing.values import MISSING
 
@@ -72,6 +72,8 @@ class Queue:
             return () if column in row.shape.columns else None
         if any(column == field.column for field in row.shape.keys):
             return ()
+        if column in generated_from(row.shape.model):
+            return None  # it may be another when the row is written
         value = self._knowledge.value(row.shape.table, row.key, column)
         return None if value is MISSING else (value,)
 

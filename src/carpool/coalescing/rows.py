@@ -97,8 +97,9 @@ class Sizes:
 class Checks:
     """Which values of a shape's columns the database will surely not refuse.
 
-    None of a column that a unique, check or exclusion constraint may look at. Foreign keys don't
-    count: where they are changed in the queue, they are checked at COMMIT.
+    None of a column that a unique, check or exclusion constraint may look at, or that a column is
+    computed from: that may fail. Foreign keys don't count: where they are changed in the queue,
+    they are checked at COMMIT.
     """
 
     def __init__(
@@ -108,8 +109,9 @@ class Checks:
         anything = looked_at is None or any(
             isinstance(constraint, models.CheckConstraint) for constraint in model._meta.constraints
         )
+        never = set(looked_at or ()).union(*generated_from(model).values())
         self._rules = [
-            _never if anything or field.column in (looked_at or ()) else _rule(field, connection)
+            _never if anything or field.column in never else _rule(field, connection)
             for field in fields
         ]
 
@@ -135,9 +137,24 @@ def uniquely_constrained(model: type[models.Model]) -> frozenset[str] | None:
         names.update(constraint.fields)
         names.update(_names_in(constraint.condition))
         names.update(*map(_names_in, constraint.expressions))
+    columns = _columns(model, names)
+    return columns.union(*(read for made, read in generated_from(model).items() if made in columns))
+
+
+@lru_cache(maxsize=1024)
+def generated_from(model: type[models.Model]) -> dict[str, frozenset[str]]:
+    """Return the columns that the database computes, and which ones each is computed from."""
+    return {
+        str(field.column): _columns(model, _names_in(vars(field)["expression"]))
+        for field in model._meta.local_concrete_fields
+        if field.generated
+    }
+
+
+def _columns(model: type[models.Model], names: set[str]) -> frozenset[str]:
     return frozenset(
         str(field.column)
-        for field in meta.local_concrete_fields
+        for field in model._meta.local_concrete_fields
         if field.name in names or field.attname in names
     )
 

@@ -10,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from carpool.coalescing.late import LateKey
 from carpool.coalescing.rows import TEXTS, Field, Row, Shape, uniquely_constrained
-from carpool.coalescing.values import Preparer, frozen
+from carpool.coalescing.values import Preparer, frozen, is_hashable
 
 
 class InsertShape(Shape):
@@ -121,7 +121,7 @@ class UpdateShape(Shape):
                 part = frozen(
                     field.get_db_prep_value(part, connection=self._connection, prepared=False)
                 )
-                if part is None or hasattr(part, "as_sql") or not _is_hashable(part):
+                if part is None or hasattr(part, "as_sql") or not is_hashable(part):
                     return None
             found.append(part)
         return found
@@ -250,11 +250,3 @@ def _has_spellings(key: Field, connection: BaseDatabaseWrapper) -> bool:
     # MySQL's and MariaDB's default collations ignore case and accents.
     is_text = key.get_internal_type() in TEXTS
     return is_text and bool(connection.vendor == "mysql" or getattr(key, "db_collation", None))
-
-
-def _is_hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True

@@ -328,3 +328,12 @@ def sum_on(value: Any, field: Any, row: Row, number: int) -> Any:
         return MISSING
     # psycopg's Int4 and the like are ints, and their sum is not one of them
     return int(before) + (right.value if value.connector == "+" else -right.value)
+
+
+def is_hashable(value: Any) -> bool:
+    """Tell whether a value can be a key of a dictionary."""
+    try:
+        hash(value)
+    except (TypeError, ValueError):  # the second: a memoryview of a bytearray
+        return False
+    return True
