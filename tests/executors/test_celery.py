@@ -6,11 +6,13 @@ The contract is unchanged. With a journal each run has one of its own name; `str
 from __future__ import annotations
 
 import base64
+import faulthandler
 import json
 import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +21,8 @@ from typing import Any
 
 import pytest
 from django.db import connections
-from redis import Redis
+from kombu.pidbox import Mailbox
+from redis import ConnectionPool, Redis
 
 import carpool
 from carpool import Report
@@ -374,39 +377,65 @@ def test_a_slow_chunk_that_others_overtake_is_no_loss(own: Crew) -> None:
     assert stored() == names(range(40))
 
 
-def fork_children() -> list[int | None]:
-    """Fork processes that do nothing; return how each ended, None if it had to be killed."""
+@pytest.fixture
+def fork_children(tmp_path: Path) -> Iterator[Callable[[], list[int | str]]]:
+    """Give what forks processes that do nothing, and tells how each ended.
+
+    That is an exit code; of one that hangs, and is killed, where it hung.
+    """
     context = multiprocessing.get_context("fork")
-    children = [context.Process(target=len, args=("",)) for _ in range(3)]
-    for child in children:
-        child.start()
-    codes = []
-    for child in children:
-        child.join(HANGS)
-        codes.append(child.exitcode)
-        child.kill()
-        child.join()
-    return codes
+    # From a file: what faulthandler writes goes to an open one, and the child has it from here.
+    with (tmp_path / "stacks").open("w") as stacks:
+        faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+
+        def fork() -> list[int | str]:
+            children = [context.Process(target=len, args=("",)) for _ in range(3)]
+            for child in children:
+                child.start()
+            return [ending(child) for child in children]
+
+        def ending(child: Any) -> int | str:
+            child.join(HANGS)
+            code: int | str | None = child.exitcode
+            if code is None:
+                before = Path(stacks.name).stat().st_size
+                os.kill(child.pid, signal.SIGUSR1)
+                child.join(1.0)
+                code = (
+                    f"hung, then {child.exitcode}:\n"
+                    + Path(stacks.name).read_bytes()[before:].decode()
+                )
+            child.kill()
+            child.join()
+            return code
+
+        yield fork
+        faulthandler.unregister(signal.SIGUSR1)
 
 
 # Python 3.12 and later warn of any fork where there are threads.
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_processes_can_be_forked_after_a_run(own: Crew) -> None:
+def test_processes_can_be_forked_after_a_run(
+    own: Crew, fork_children: Callable[[], list[int | str]]
+) -> None:
     """Nothing is left in the app's pool that a child would wait for, or read in our place."""
     own.start(size=1)
 
     assert run(own).succeeded == 60
-    assert fork_children() == [0, 0, 0]
+    ended = fork_children()
+    assert ended == [0] * 3, "\n".join(map(str, ended))
     forget_users()
     assert run(own).succeeded == 60
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.usefixtures("long_silence")
-def test_a_source_may_fork_processes(own: Crew) -> None:
+def test_a_source_may_fork_processes(
+    own: Crew, fork_children: Callable[[], list[int | str]]
+) -> None:
     """Even while the workers are asked for an overdue chunk."""
     own.start("--prefetch-multiplier", "1", size=1)
-    ended = []
+    ended: list[int | str] = []
 
     def source() -> Iterator[functions.Row]:
         for number, row in enumerate(rows(6)):
@@ -427,7 +456,91 @@ def test_a_source_may_fork_processes(own: Crew) -> None:
     )
 
     assert (report.succeeded, report.chunks) == (6, 6)
-    assert ended == [0] * 12
+    assert ended == [0] * 12, "\n".join(map(str, ended))
+
+
+@once
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("whose", ["of its own", "the app's"])
+def test_processes_can_be_forked_while_a_thread_holds_a_pool_of_redis(
+    own: Crew,
+    fork_children: Callable[[], list[int | str]],
+    monkeypatch: pytest.MonkeyPatch,
+    whose: str,
+) -> None:
+    """A thread that asks the workers is stopped where redis-py has locked its connection's pool."""
+    own.start(size=1)
+    held, go = threading.Event(), threading.Event()
+    owns_connection = ConnectionPool.owns_connection
+    others: list[ConnectionPool] = []  # whatever is used by other threads; the app's is
+    its_own: list[ConnectionPool] = []
+
+    def stop(self: ConnectionPool, connection: Any) -> int:
+        if not threading.current_thread().name.startswith("carpool-celery-watcher"):
+            others.append(self)
+        elif not held.is_set():
+            if any(pool is self for pool in others):
+                stopped = whose == "the app's"
+            else:  # at the first use kombu's channel is still being made
+                stopped = whose == "of its own" and any(pool is self for pool in its_own)
+                its_own.append(self)
+            if stopped:
+                held.set()
+                go.wait(HANG)
+        return owns_connection(self, connection)
+
+    ended: list[int | str] = []
+
+    def source() -> Iterator[functions.Row]:
+        for number, row in enumerate(rows(4)):
+            if number == 2:
+                assert held.wait(HANG)
+                ended.extend(fork_children())
+                go.set()
+            yield row
+
+    monkeypatch.setattr(ConnectionPool, "owns_connection", stop)
+    try:
+        report = carpool.run(
+            functions.create,
+            source(),
+            executor=celery(own.app, patience=5.0),
+            journal="held",
+            chunk_size=1,
+        )
+    finally:
+        go.set()
+
+    assert ended == [0] * 3, "\n".join(map(str, ended))
+    assert report.succeeded == 4
+
+
+@once
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_processes_can_be_forked_while_a_thread_looks_up_the_pool_to_ask_by(
+    own: Crew,
+    fork_children: Callable[[], list[int | str]],
+) -> None:
+    """For which kombu has a lock, that it takes in a child of multiprocessing's, too."""
+    own.start(size=1)
+    assert run(own).succeeded == 60
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with vars(Mailbox)["producer_pool"].lock:
+            held.set()
+            go.wait(HANG)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(HANG)
+        ended = fork_children()
+    finally:
+        go.set()
+        thread.join()
+
+    assert ended == [0] * 3, "\n".join(map(str, ended))
 
 
 def create_soon(row: functions.Row) -> None:

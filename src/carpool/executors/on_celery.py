@@ -24,7 +24,8 @@ Note [Questions]
     to a second. In the app's pool such a connection is dangerous. Whatever process multiprocessing
     forks then closes the pool, for which kombu reads that reply from the socket that both have. The
     first child takes it; the next ones wait for ever; and the parent, which waits for it too, hears
-    no worker's answer any more. So a question has a connection of its own, and ends with it.
+    no worker's answer any more. So a question has a connection of its own, and ends with it. What
+    a thread of a run holds at the moment of a fork is `forked`'s matter.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ from carpool.executors.celery_messages import (
     task_of,
 )
 from carpool.executors.child import ShippedJob
+from carpool.executors.forked import keep_children_free
 from carpool.executors.large import LargeItems
 from carpool.executors.remote import Parcel, RemoteExecutor, check_workers
 from carpool.executors.sealed import BadSeal, seal, unseal
@@ -244,6 +246,7 @@ class CeleryExecutor(RemoteExecutor):
         super().start()
         self._count_in(self._greet())
         self._heard = time.monotonic()
+        keep_children_free()
         for thread in self._threads:
             thread.start()
         while not self._ready.wait(TICK) and not self._interrupts.noticed:
