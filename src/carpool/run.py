@@ -31,6 +31,7 @@ from carpool.coalescing import kept
 from carpool.errors import describe
 from carpool.exceptions import (
     CarpoolError,
+    ConfigurationError,
     Interrupted,
     ItemsFailed,
     RunCancelled,
@@ -317,6 +318,7 @@ class _Run:
             self._watch = Watch.here()
             self._make_executor()
             if options.rejects is not None:
+                _refuse_to_feed_itself(items, options.rejects)
                 self._rejects = Rejects(options.rejects, more=self._journal is not None)
             self._begin(self._open_journal(function, items))
         except BaseException:
@@ -670,6 +672,15 @@ class _Run:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+def _refuse_to_feed_itself(items: Any, rejects: str | os.PathLike[str]) -> None:
+    """Refuse to add failed items to the file that is being read: each would come again."""
+    if isinstance(items, Files) and items.include(rejects):
+        raise ConfigurationError(
+            f"rejects={os.fspath(rejects)!r} is a file that is to be read: what fails would come "
+            "again, and again. Name another."
+        )
 
 
 def _last_error(report: Report) -> dict[str, str]:

@@ -194,6 +194,17 @@ def test_another_file_is_not_added_to(tmp_path: Path, content: str) -> None:
     assert path.read_text() == content
 
 
+@pytest.mark.parametrize("way", ["", "../here/"])
+def test_a_run_does_not_add_to_the_file_that_it_reads(tmp_path: Path, way: str) -> None:
+    """What fails would come again, and the run never end."""
+    (tmp_path / "here").mkdir()
+    path = tmp_path / "here" / "r.jsonl"
+    lines = reject(path, "one")
+    with pytest.raises(ConfigurationError, match=r"r\.jsonl' is a file that is to be read"):
+        run(carpool.read(path), journal="refused", rejects=tmp_path / "here" / way / "r.jsonl")
+    assert path.read_text(encoding="utf-8").splitlines() == lines
+
+
 # Workers whose parent has died.
 
 ORPHAN = """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from carpool.exceptions import ConfigurationError
 from carpool.files.compressions import COMPRESSIONS
-from carpool.files.file import File
+from carpool.files.file import STDIN, File
 from carpool.files.formats import FORMATS, WITHOUT_COLUMNS
 from carpool.files.options import UTF_8, Options
 from carpool.files.paths import files_of, several
@@ -114,6 +116,13 @@ class Files:
     def have_columns(self) -> bool:
         """Whether each is a table, whose rows all have its columns."""
         return not any(file.format in WITHOUT_COLUMNS for file in self._files)
+
+    def include(self, path: str | os.PathLike[str]) -> bool:
+        """Tell whether a file is one of these."""
+        with suppress(OSError, TypeError, ValueError):  # there is none yet, or it is no path
+            here = Path(path)
+            return any(here.samefile(file.name) for file in self._files if file.name != STDIN)
+        return False
 
     def __repr__(self) -> str:
         several = f": {len(self._files)} files" if len(self._files) > 1 else ""
