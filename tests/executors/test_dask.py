@@ -10,6 +10,7 @@ import asyncio
 import functools
 import json
 import os
+import pickle
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ import dask
 import pytest
 
 import carpool
+from carpool.executors import on_dask
 from tests.cluster.dask import (
     Cluster,
     dask_cluster,
@@ -85,6 +87,14 @@ class TestDask(ExecutorContract):
             self.run(functions.create, rows(60, {7: "duplicate"}), chunk_size=5, on_error="raise")
 
         wait_until(lambda: client.run_on_scheduler(left) == (0, 0, []), "something is left")
+        wait_until(lambda: client.list_datasets() == (), lambda: str(client.list_datasets()))
+
+    def test_a_chunk_that_begins_after_the_runs_end_leaves_nothing(self, client: Any) -> None:
+        """It claims its chunk when the run has taken all claims away already."""
+        content = pickle.dumps((1, [None], None))
+        future = client.submit(on_dask._task(), "a run", "no plugin", "a claim", content)
+
+        assert future.result() is None
         assert client.list_datasets() == ()
 
     def test_claims_are_taken_back_meanwhile(

@@ -457,6 +457,8 @@ def perform(run: str, name: str, claim: str | None, body: bytes) -> bytes | None
     if luggage is None:  # the run has been stopped
         if redelivered:
             raise RuntimeError("it was delivered twice, the second time after the run's end")
+        if claim is not None:  # it may have come after the run took all claims away
+            get_client().unpublish_dataset(claim)
         return None
     content: tuple[int, list[bytes | None], Note | None] = loads(body)
     number, payloads, note = content
