@@ -46,7 +46,7 @@ _RELATION = re.compile(
     re.IGNORECASE,
 )
 _CALL = re.compile(r"\b(\w+)\s*\(")
-_CALL_BY_QUOTED_NAME = re.compile(r'(\bINTO\s+)?["`]([^"`]+)["`]\s*\(', re.IGNORECASE)
+_CALL_BY_QUOTED_NAME = re.compile(r'(\bINTO\s+)?["`][^"`]+["`]\s*\(', re.IGNORECASE)
 _WORD = re.compile(r'"[^"]*"|`[^`]*`|\w+|[(),]')
 _NO_TABLES_FOLLOW = frozenset(
     [
@@ -192,7 +192,7 @@ def read(sql: str) -> Reading | None:
         return None
     names = frozenset((a or b or c).lower() for a, b, c in _NAME.findall(bare))
     relations = tuple((a or b or c or d).lower() for a, b, c, d in _RELATION.findall(bare))
-    strange = _lists_tables(bare) or any(not into for into, _ in _CALL_BY_QUOTED_NAME.findall(bare))
+    strange = _lists_tables(bare) or not all(_CALL_BY_QUOTED_NAME.findall(bare))
     for word in _CALL.findall(bare):
         upper = word.upper()
         if upper not in _KNOWN_CALLS and not upper.startswith("DJANGO_"):

@@ -52,12 +52,12 @@ class Coalesce(ContextDecorator):
         figures = Figures()
         units: list[tuple[Unit, bool]] = []
         with ExitStack() as stack:
-            units += [self._opened(alias, figures, stack) for alias in self.using]
+            units += [self._open(alias, figures, stack) for alias in self.using]
             mine = self._open_blocks.setdefault(threading.get_ident(), [])
             mine.append((stack.pop_all(), units))
         return figures
 
-    def _opened(self, alias: str, figures: Figures, stack: ExitStack) -> tuple[Unit, bool]:
+    def _open(self, alias: str, figures: Figures, stack: ExitStack) -> tuple[Unit, bool]:
         """Open one alias' block; return its unit, and whether it is this block's own."""
         if alias not in connections:
             raise ConfigurationError(

@@ -6,7 +6,7 @@ flushes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Set
 from typing import Any
 
 from django.db import models
@@ -164,16 +164,15 @@ def forget_refused(tables: dict[str, Table], tag: Hashable, suspect: Row | None)
     if suspect is None or suspect.tag != tag:
         return
     refused = [r for r in rows if type(r) is NewRow and r.number >= suspect.number]
-    instances = [row.instance for row in refused if row.instance is not None]
+    gone = {id(row.instance) for row in refused if row.instance is not None}
     for row in refused:
         row.forget()
-    for instance in instances:
-        _forget_keys_of(instances, instance)
+        if row.instance is not None:
+            _forget_keys_of(gone, row.instance)
 
 
-def _forget_keys_of(others: Iterable[models.Model], instance: models.Model) -> None:
-    """Take out the keys that ``save()`` has copied from objects whose rows were refused."""
-    gone = {id(other) for other in others}
+def _forget_keys_of(gone: Set[int], instance: models.Model) -> None:
+    """Take out the keys that ``save()`` has copied from objects, by id, whose rows were refused."""
     fields: Iterable[Any] = instance._meta.concrete_fields
     for field in fields:
         is_known = field.is_relation and field.is_cached(instance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from django.db import models
@@ -167,7 +168,8 @@ class NewRow(Row):
         """Take note whose row it is, before that is told that it is saved."""
         self.instance = instance
         self._adding, self._db = instance._state.adding, instance._state.db
-        self._links = _links_to(self.shape.model, instance)
+        links = _links_to(self.shape.model, type(instance))
+        self._links = [(attname, instance.__dict__.get(attname)) for attname in links]
 
     def forget(self) -> None:
         """Have the object be as it was before it was saved."""
@@ -226,17 +228,16 @@ def _pointed_at(field: Field) -> Field:
     return field
 
 
-def _links_to(parent: type[models.Model], child: models.Model) -> list[tuple[str, Any]]:
-    """Return what an inherited object has in the links to its row in a parent's table."""
-    if not child._meta.parents:
-        return []
+@lru_cache(maxsize=1024)
+def _links_to(parent: type[models.Model], child: type[models.Model]) -> tuple[str, ...]:
+    """Return the attributes that link inherited objects to their row in a parent's table."""
     fields: Iterable[Any] = child._meta.concrete_fields
-    return [
-        (field.attname, child.__dict__.get(field.attname))
+    return tuple(
+        field.attname
         for field in fields
         if getattr(field.remote_field, "parent_link", False)
         and field.related_model._meta.concrete_model is parent._meta.concrete_model
-    ]
+    )
 
 
 def _is_made(key: Field) -> bool:
