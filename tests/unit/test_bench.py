@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 import sys
 import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -506,6 +509,26 @@ def test_what_is_around_the_function_is_not_told() -> None:
     assert watching._place(frame_of("carpool.executors.processes", "threading")) is None
     assert watching._place(frame_of("shop", "carpool.coalescing.unit")) is not None
     assert watching._place(None) is None
+
+
+def test_a_look_keeps_nothing_alive() -> None:
+    """What the threads have in hand goes when they let it go, not when garbage is collected."""
+
+    class Thing:
+        pass
+
+    def work() -> weakref.ref[Thing]:
+        thing = Thing()
+        with ThreadPoolExecutor(1) as watcher:
+            place = watcher.submit(watching.place_of, threading.get_ident()).result()
+        assert place is not None
+        return weakref.ref(thing)
+
+    gc.disable()
+    try:
+        assert work()() is None
+    finally:
+        gc.enable()
 
 
 # Where the time goes.

@@ -62,6 +62,9 @@ def place_of(caller: int) -> str | None:
     """
     # sys._current_frames: documented, and CPython's only, on every version.
     frames = sys._current_frames()
+    # With its own frame in it, this would be a cycle. It would keep what all threads have in hand
+    # until it is collected as garbage, in an order that such things may not bear.
+    del frames[threading.get_ident()]
     pool = [t.ident for t in threading.enumerate() if t.name.startswith("carpool-")]
     for ident in (caller, *pool):
         place = _place(frames.get(ident or 0))
