@@ -38,7 +38,7 @@ from carpool.coalescing import Figures, RowIsGone, Unit, unit_of
 from carpool.errors import Trouble, describe, trouble_of
 from carpool.exceptions import OutcomeUnknown, TakenOver, TransactionBroken
 from carpool.grouping import SMALL_GROUP, Grouping
-from carpool.items import Items
+from carpool.items import Items, NotLoaded
 from carpool.journal.recording import Note, Standing, record
 from carpool.observer import Observer, Stop
 from carpool.probe import Probe, only_reads
@@ -489,7 +489,13 @@ class Attempt:
             self.to_run_alone.append(alone.position)
             self._run_the_others(group)
         except _BadHook as bad:
-            self._hook_failed(group, bad)
+            assert bad.__cause__ is not None
+            fault = describe(bad.__cause__)
+            fault = replace(fault, message=f"before_chunk: {fault.message}")
+            self._one_of_them_failed(group, bad.positions, fault)
+        except NotLoaded as bad:
+            assert bad.__cause__ is not None
+            self._one_of_them_failed(group, bad.positions, describe(bad.__cause__, "item"))
         except _BadGroup as refused:
             assert refused.__cause__ is not None
             fault = describe(refused.__cause__, "commit")
@@ -504,15 +510,12 @@ class Attempt:
         else:
             self.grouping.group_passed(len(group))
 
-    def _hook_failed(self, group: list[int], bad: _BadHook) -> None:
-        """Halve the group until before_chunk does well, or an item is left that is to blame."""
-        first, *others = bad.positions
-        assert bad.__cause__ is not None
-        fault = describe(bad.__cause__)
-        fault = replace(fault, message=f"before_chunk: {fault.message}")
+    def _one_of_them_failed(self, group: list[int], asked: Sequence[int], fault: Fault) -> None:
+        """Halve the group until what was asked for several of its items does well, or for one."""
+        first, *others = asked
         if self.alone or any(map(databases.is_aborted, self.connections)):
             # The savepoint can't be undone, so the transaction has to be, and not time after time.
-            raise _Undone(first, fault, None, others) from bad
+            raise _Undone(first, fault, None, others)
         self._group_failed(group)
         if not others:
             self.faults[first] = fault

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from django.db import DatabaseError
+from django.db import DatabaseError, DataError
 from django.db.models import QuerySet
 
 from carpool.errors import describe
@@ -25,11 +25,27 @@ LOADED_AT_ONCE = 500
 own; the gain of longer lists is under 2 %."""
 
 
+class NotLoaded(Exception):
+    """One of the rows at ``positions`` is one that the database can't deliver (``__cause__``).
+
+    Which one only tells who asks for fewer. On PostgreSQL the transaction, or a savepoint in it,
+    has to be undone first.
+    """
+
+    def __init__(self, positions: Sequence[int]) -> None:
+        super().__init__(positions)
+        self.positions = positions
+
+
 class Items(Protocol):
     """Where a chunk's items come from, as often as needed."""
 
     def load(self, positions: Sequence[int]) -> Iterable[tuple[int, Any]]:
-        """Yield each position with its item, `GONE`, or a Fault if it can't be loaded."""
+        """Yield each position with its item, `GONE`, or a Fault if it can't be loaded.
+
+        Raises:
+            NotLoaded: it takes the database to find out which one can't.
+        """
 
 
 def local_items(queryset: QuerySet[Any] | None, chunk: Chunk, *, lock: bool = False) -> Items:
@@ -114,7 +130,12 @@ class RowItems:
     def load(self, positions: Sequence[int]) -> Iterator[tuple[int, Any]]:
         for start in range(0, len(positions), LOADED_AT_ONCE):
             part = positions[start : start + LOADED_AT_ONCE]
-            rows = self._rows([self._keys[p] for p in part])
+            try:
+                rows = self._rows([self._keys[p] for p in part])
+            except DatabaseError as error:
+                if _is_of_a_row(error):
+                    raise NotLoaded(part) from error
+                raise
             for position in part:
                 found = rows.get(self._keys[position])
                 yield position, found.popleft() if found else GONE
@@ -134,3 +155,12 @@ class RowItems:
             for key in dict.fromkeys(keys):
                 rows.update(self._rows([key]))
         return rows
+
+
+def _is_of_a_row(error: DatabaseError) -> bool:
+    """Tell whether it is a value that the database can't deliver, so that other rows are well.
+
+    A division by zero in an annotation, say. SQLite keeps whatever is called text, and then says
+    that of what isn't UTF-8 (CPython's Modules/_sqlite/cursor.c, on every version).
+    """
+    return isinstance(error, DataError) or str(error).startswith("Could not decode to UTF-8")

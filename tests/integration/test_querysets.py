@@ -234,6 +234,60 @@ def test_a_refused_update_fails_alone() -> None:
     assert sorted(Account.objects.values_list("balance", flat=True)) == [0] * 6 + [5] * 6
 
 
+def number_of(books: list[Book]) -> int:
+    return len(books)
+
+
+def add_page(book: Book, number: int) -> None:
+    assert number > 0
+    objects.add_page_unless_bad(book)
+
+
+@pytest.mark.only_on("sqlite", "postgresql")  # MariaDB's SELECT warns, and gives NULL
+@pytest.mark.parametrize("coalesced", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *EXECUTORS,
+        pytest.param({"executor": "inline", "chunk_size": 1}, id="one by one"),
+        pytest.param(
+            {"executor": "inline", "before_chunk": number_of, "function": add_page},
+            id="before_chunk",
+        ),
+    ],
+)
+def test_a_row_that_the_database_cannot_deliver_fails_alone(
+    options: dict[str, Any], coalesced: bool, database_vendor: str
+) -> None:
+    """Text that isn't UTF-8, an annotation that divides by zero: the others are loaded."""
+    library(30)
+    queryset = Book.objects.all()
+    if database_vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE app_book SET name = CAST(X'ff' AS TEXT) WHERE pages IN (3, 17)")
+        error, message = "OperationalError", "Could not decode to UTF-8 column 'name'"
+    else:
+        error, message = "DataError", "division by zero"
+        queryset = queryset.annotate(share=100 / ((F("pages") - 3) * (F("pages") - 17)))
+    bad = set(Book.objects.filter(pages__in=(3, 17)).values_list("pk", flat=True))
+    pages = Book.objects.filter(pk__in=bad).values_list("pages", flat=True)
+    assert len(bad) == 2
+    whole = set(Book.objects.exclude(pk__in=bad).values_list("pk", "pages"))
+    defaults: dict[str, Any] = {"function": objects.add_page_unless_bad, "chunk_size": 12}
+    defaults |= {"coalesce": coalesced, "progress": False}
+
+    report = carpool.run(items=queryset, **defaults | options)
+
+    assert (report.total, report.succeeded, report.failed) == (30, 28, 2)
+    assert {failure.item for failure in report.failures} == bad
+    for failure in report.failures:
+        assert (failure.stage, failure.error) == ("item", f"django.db.utils.{error}")
+        assert failure.message.startswith(message)
+    assert sorted(pages) == [3, 17]
+    left = set(Book.objects.exclude(pk__in=bad).values_list("pk", "pages"))
+    assert left == {(pk, pages + 1) for pk, pages in whole}
+
+
 @pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
 def test_rows_deleted_meanwhile_are_skipped(executor: Any) -> None:
     """Rows that are gone when their chunk is loaded are counted as skipped, and not run."""
