@@ -1,6 +1,7 @@
 # The commands of this project. `make` alone lists them.
 
 DB ?=
+DJANGO ?=
 ARGS ?=
 BENCH_ARGS ?= create
 DATABASE_URL ?=
@@ -42,9 +43,13 @@ format: ## let ruff put the code in order
 test-next: ## the tests on the newest Django, in a Debian 13 of its own (needs Debian and root)
 	@bash tools/next.sh $(ARGS)
 
-test-django: ## Django's own tests inside coalesce(), against a plain run; DB=sqlite|postgres for one
+test-django: ## Django's own tests inside coalesce(), against a plain run; DB=sqlite|postgres, DJANGO=6.1
+ifeq ($(DJANGO),)
 	@sh tools/venv.sh .venv-django -e '.[postgres]' -r tests/django/requirements.txt
 	@.venv-django/bin/python -m tools.django_suite $(addprefix --db ,$(DB)) $(ARGS)
+else
+	@DJANGO="$(DJANGO)" PROGRAM=tools.django_suite bash tools/next.sh $(addprefix --db ,$(DB)) $(ARGS)
+endif
 
 demo: ## import real data; DATABASE_URL=postgres://… for another database than SQLite
 	@sh tools/venv.sh .venv-demo -e '.$(demo_extra)' -r examples/atlas/requirements.txt

@@ -2,12 +2,13 @@
 # Run the tests on the newest Django, in a Debian 13 of its own.
 #
 #     bash tools/next.sh [ARGUMENTS FOR PYTEST…]
+#     PROGRAM=tools.django_suite bash tools/next.sh [ITS ARGUMENTS…]
 #
 # Debian 12's Python 3.11 stops at Django 5.2. Debian 13 has Python 3.13, PostgreSQL 17 and
 # MariaDB 11.8; debootstrap puts it into a folder, and the tests run in it by chroot: Django 6.1 on
 # all three databases, but for what is slow and asks little of Django (signals, pipes, terminals);
 # Django 6.0, between two versions that are tested in full, what asks most of it, on SQLite and
-# PostgreSQL. DJANGO=6.1 chooses one.
+# PostgreSQL. DJANGO=6.1 chooses one. The other program runs Django's own tests, see there.
 #
 # The folder is kept for the next run: $CARPOOL_TRIXIE, or carpool/trixie in the user's cache.
 # Everything runs in mount and process namespaces of its own, so however a run ends, the kernel
@@ -20,7 +21,8 @@ PACKAGES=(
     ca-certificates gcc libmariadb-dev mariadb-client-core mariadb-server-core openssl pkg-config
     postgresql procps python3 python3-dev python3-venv redis-server
 )
-declare -A ARGUMENTS=( # of tools/suite.py, for each version of Django
+program=${PROGRAM:-tools.suite}
+declare -A ARGUMENTS=( # of tools.suite, for each version of Django
     [6.0]="--db=sqlite --db=postgres -- --ignore=tests/acceptance --ignore=tests/torment
            --ignore=tests/executors"
     [6.1]="--db=sqlite --db=postgres --db=mysql -- --ignore=tests/torment
@@ -45,6 +47,12 @@ cannot() {
     say "make test-next can't run here: $*" >&2
     exit 1
 }
+
+case $program in
+tools.suite) needs=(--group test) venv=venv ;;
+tools.django_suite) needs=(-r tests/django/requirements.txt) venv=venv-django ;;
+*) cannot "PROGRAM is tools.suite or tools.django_suite." ;;
+esac
 
 # --- Outside --------------------------------------------------------------------------------------
 
@@ -208,18 +216,20 @@ inside() {
     enter "$root"
     copy_project
     rm -f "$root/srv/counts"
-    local failed=0 version
+    local failed=0 version arguments
     for version in ${DJANGO:-6.0 6.1}; do
         say "" "##### Django $version"
+        arguments=
+        [ "$program" != tools.suite ] || arguments=${ARGUMENTS[$version]}
         # shellcheck disable=SC2086,SC2016
         in_root "$root" sh -c '
-            cd /srv/carpool
-            version=$1; shift
-            sh tools/venv.sh "/srv/venv-$version" -e ".[postgres,mysql]" --group test \
-                "Django~=$version.0" &&
-            "/srv/venv-$version/bin/python" -m pip list --format=freeze | grep -i ^django= &&
-            "/srv/venv-$version/bin/python" -m tools.suite "$@"
-        ' sh "$version" ${ARGUMENTS[$version]} "$@" || failed=1
+            cd /srv/carpool && sh tools/venv.sh "$@"
+        ' sh "/srv/$venv-$version" -e ".[postgres,mysql]" "${needs[@]}" "Django~=$version.0" &&
+            in_root "$root" sh -c '
+                cd /srv/carpool
+                python=$1; shift
+                "$python" -m pip list --format=freeze | grep -i ^django= && "$python" -m "$@"
+            ' sh "/srv/$venv-$version/bin/python" "$program" $arguments "$@" || failed=1
     done
     local counts=$root/srv/counts
     [ -e "$counts" ] || { say "No test was executed"; say "0 0 0" >"$counts"; failed=1; }

@@ -9,7 +9,8 @@
     `coalesce()` write its queue: no savepoint, no query of the table, no end of the block.
 
 An entry has a ``reason`` and the ``tests`` that it holds for; ``databases``, if it is not for all;
-and ``error``, a regular expression for what the test says, if that is not the kind's usual one.
+``since``, Django's first version with these tests, if that is not 5.2; and ``error``, a regular
+expression for what the test says, if that is not the kind's usual one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from pathlib import Path
 from tools.django_suite.results import ERROR, FAILED, PASSED, Outcome, Results
 
 
+DATABASE_ERRORS = "IntegrityError|DataError|DatabaseError|NotUpdated"
+
+
 def fewer_queries(error: str) -> bool:
     """Whether this is `assertNumQueries` that saw fewer queries than it expected."""
     match = re.match(r"AssertionError: (\d+) != (\d+) : \1 queries executed, \2 expected", error)
@@ -31,7 +35,7 @@ def fewer_queries(error: str) -> bool:
 
 def not_raised(error: str) -> bool:
     """Whether this is `assertRaises` of a database error that had not come yet."""
-    return re.match(r"AssertionError: (Integrity|Data|Database)Error not raised", error) is not None
+    return re.match(rf"AssertionError: ({DATABASE_ERRORS}) not raised", error) is not None
 
 
 #: Tests that assert a time. They pass or fail as they like on a busy machine.
@@ -104,8 +108,8 @@ class Comparison:
         return "\n".join(lines)
 
 
-def read_allowed(path: Path) -> list[Allowed]:
-    """Read the list."""
+def read_allowed(path: Path, django: tuple[int, int]) -> list[Allowed]:
+    """Read the list, as far as it is about this version of Django."""
     content = tomllib.loads(path.read_text())
     if unknown := set(content) - set(KINDS):
         raise ValueError(f"{path}: the kinds are {', '.join(KINDS)}, not {', '.join(unknown)}")
@@ -113,9 +117,15 @@ def read_allowed(path: Path) -> list[Allowed]:
         Allowed(test, kind, entry.get("databases"), entry.get("error"))
         for kind, entries in content.items()
         for entry in entries
-        if entry["reason"]
+        if entry["reason"] and django >= version_of(entry.get("since", "5.2"))
         for test in entry["tests"]
     ]
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """Return "6.0" as (6, 0)."""
+    major, minor = text.split(".")
+    return int(major), int(minor)
 
 
 def compare(
