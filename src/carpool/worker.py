@@ -19,6 +19,7 @@ from carpool.grouping import Grouping
 from carpool.items import Items
 from carpool.journal.recording import Note
 from carpool.observer import Observer
+from carpool.tries import Work
 from carpool.types import ChunkResult, Job
 
 
@@ -58,18 +59,17 @@ class Worker:
         ``note`` is for the journal, if the job has one.
         A KeyboardInterrupt passes where the worker is the parent itself.
         """
-        attempt = Attempt(
+        work = Work(
             self.job,
-            number,
             range(count),
             items,
-            observer=self.observer,
-            grouping=self._grouping,
+            self.observer,
+            self._grouping,
             pack=self.pack,
-            reserved=self._reserved,
-            owns_connections=self.pool,
             interruptible=not self.pool,
-            note=note,
+        )
+        attempt = Attempt(
+            work, number, reserved=self._reserved, owns_connections=self.pool, note=note
         )
         result = attempt.run()
         if self.pool:

@@ -21,6 +21,7 @@ from carpool.exceptions import NotSendable
 from carpool.grouping import CHECKED_CHUNKS, Grouping
 from carpool.items import LocalItems
 from carpool.observer import Observer, Stop
+from carpool.tries import Work
 from carpool.types import GONE, ChunkResult, Ending, Fault, Job
 from tests.app.models import AuditLine, Author, Book
 from tests.unit.driver_errors import busy, deadlock, lost, rolled_back
@@ -80,9 +81,16 @@ def attempt(function: Callable[..., Any], items: Any, **options: Any) -> Attempt
         before_chunk=options.pop("before_chunk", None),
     )
     positions = range(options.pop("length", None) or len(items))
-    options.setdefault("observer", Observer())
-    options.setdefault("grouping", Grouping())
-    return Attempt(job, 7, positions, given_out, **options)
+    work = Work(
+        job,
+        positions,
+        given_out,
+        options.pop("observer", None) or Observer(),
+        options.pop("grouping", None) or Grouping(),
+        pack=options.pop("pack", None),
+        interruptible=options.pop("interruptible", False),
+    )
+    return Attempt(work, 7, **options)
 
 
 def run(function: Callable[..., Any], items: Any, **options: Any) -> ChunkResult:

@@ -551,7 +551,7 @@ def frame_of(module: str, inner: str | None = None) -> FrameType:
         ("shop.imports", None, "function"),
         ("__main__", None, "function"),
         ("django.db.models.base", None, "overhead"),
-        ("carpool.attempt", None, "overhead"),
+        ("carpool.tries", None, "overhead"),
         ("django.db.backends.utils", None, "database"),
         ("psycopg.cursor", None, "database"),
         ("shop.imports", "json.decoder", "function"),

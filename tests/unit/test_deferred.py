@@ -14,6 +14,7 @@ from carpool.deferred import NewRows, SetConstraints
 from carpool.grouping import Grouping
 from carpool.items import LocalItems
 from carpool.observer import Observer
+from carpool.tries import Work
 from carpool.types import Ending, Job
 from tests.app.models import Author, Book, Tag
 
@@ -133,7 +134,7 @@ def test_an_error_of_the_check_itself_blames_nobody(monkeypatch: pytest.MonkeyPa
     grouping.commit_refused(can_check=True)
     job = Job(lambda item: None, None, None, ("default",), 0, False, False)
     items = LocalItems("ab", [b"", b""])
-    result = Attempt(job, 1, range(2), items, observer=Observer(), grouping=grouping).run()
+    result = Attempt(Work(job, range(2), items, Observer(), grouping), 1).run()
     assert result.ending is Ending.UNAVAILABLE
     assert result.fault is not None
     assert result.fault.message == "a bug of the check's"

@@ -23,7 +23,7 @@ FIRST = 5.0
 """Seconds after which a pass is talked of, and then after as many again: 5, 10, 20, 40. Most take
 three at most, so that a line means that something is slow."""
 
-_AROUND = ("carpool.attempt", "carpool.bench.", "carpool.executors.", "carpool.reading")
+_AROUND = ("carpool.tries", "carpool.bench.", "carpool.executors.", "carpool.reading")
 """What calls the function, or reads the source: the frames around these are the caller's."""
 
 
