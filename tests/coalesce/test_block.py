@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import functools
+import inspect
 import pickle
 import sqlite3
 import sys
@@ -32,6 +33,7 @@ from django.db.models import Count, F
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import m2m_changed, post_save
 from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler, SQLUpdateCompiler
+from django.test.utils import isolate_apps
 from django.utils import timezone
 
 import carpool
@@ -267,6 +269,135 @@ def test_late_keys_without_returning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures.flushes == 1
     keys = dict(Author.objects.values_list("name", "pk"))
     assert [a.pk for a in made] == [keys[a.name] for a in made]
+
+
+@pytest.mark.parametrize("name", ["_do_insert", "_assign_returned_values"])
+def test_code_that_is_given_the_key_sees_no_late_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's own `_do_insert()` returns the key; `_assign_returned_values()` gets it (6.0)."""
+    if not hasattr(models.Model, name):
+        pytest.skip("Django 6.0 has it")
+    seen: list[Any] = []
+
+    def own(self: Author, *args: Any) -> Any:
+        result = getattr(super(Author, self), name)(*args)
+        (keys,) = result if name == "_do_insert" else [args[0]]
+        seen.extend(type(key) for key in keys)
+        return result
+
+    monkeypatch.setattr(Author, name, own, raising=False)
+    with carpool.coalesce():
+        Author.objects.create(name="a")
+    assert seen == [int]
+
+
+@pytest.mark.only_on("mysql")
+def test_a_key_of_zero_is_refused_at_its_place() -> None:
+    """MySQL would take it for a key to give itself; Django raises instead, and so must we."""
+    author = Author.objects.create(name="author")
+    books = [Book(name="b", author_id=0), Book.objects.create(name="c", author=author)]
+    books[1].author_id = 0
+    for make in (lambda: Author.objects.create(pk=0, name="zero"), books[0].save, books[1].save):
+        with carpool.coalesce():
+            Author.objects.create(name="before")
+            with pytest.raises(ValueError, match="does not accept 0"), transaction.atomic():
+                make()
+    assert sorted(Author.objects.values_list("name", flat=True)) == ["author", *["before"] * 3]
+    assert Book.objects.get().author == author
+
+
+def test_do_update_may_be_called_with_keywords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a model's own, which passes on what it was given."""
+    names = list(inspect.signature(models.Model._do_update).parameters)[1:]
+
+    def own(self: Author, *args: Any) -> Any:
+        given = dict(zip(names, args, strict=True))
+        return super(Author, self)._do_update(**given)  # type: ignore[misc]
+
+    author = Author.objects.create(name="before")
+    monkeypatch.setattr(Author, "_do_update", own, raising=False)
+    with carpool.coalesce():
+        author.name = "after"
+        author.save()
+    assert Author.objects.get().name == "after"
+
+
+@pytest.mark.first_rows  # which are sent at once
+@pytest.mark.only_on("sqlite", "postgresql")
+def test_an_insert_that_fails_before_its_statement_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it has said to its compiler is not for the next one, whose objects are others."""
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise ValueError("stop")
+
+    with carpool.coalesce():
+        with monkeypatch.context() as patch:
+            patch.setattr(models.QuerySet, "_insert", fail)
+            with pytest.raises(ValueError, match="stop"), transaction.atomic():
+                Author.objects.create(name="a")
+            with pytest.raises(ValueError, match="stop"), transaction.atomic():
+                Tag(word="a").save_base()
+        unit = unit_of(connections["default"])
+        assert unit is not None
+        assert unit.inserts.given_up is None
+
+
+@pytest.mark.skipif(not hasattr(models, "FETCH_RAISE"), reason="Django 6.1 has it")
+def test_what_is_created_has_the_fetch_mode_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project may have changed the default."""
+    mode: Any = getattr(models, "FETCH_RAISE")  # noqa: B009 (mypy knows 5.2)
+    monkeypatch.setattr(models.query, "DEFAULT_FETCH_MODE", mode)
+    with carpool.coalesce():
+        state: Any = Author.objects.create(name="a")._state
+        assert state.fetch_mode is mode
+
+
+@pytest.mark.skipif(not hasattr(models, "DB_CASCADE"), reason="Django 6.1 has it")
+@isolate_apps("tests.app")
+def test_rows_that_the_database_deletes_are_gone() -> None:
+    """By a foreign key to a proxy, and in a registry of its own, as a migration's models are."""
+
+    class Owner(models.Model):
+        class Meta:
+            app_label = "app"
+
+    class Landlord(Owner):
+        class Meta:
+            app_label = "app"
+            proxy = True
+
+    class Flat(models.Model):
+        owner = models.ForeignKey(Landlord, models.DB_CASCADE)  # type: ignore[attr-defined]
+
+        class Meta:
+            app_label = "app"
+
+    created: list[bool] = []
+
+    def note(created_: bool) -> None:
+        created.append(created_)
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Owner)
+        editor.create_model(Flat)
+    try:
+        first, second = Owner.objects.create(), Owner.objects.create()
+        flat = Flat.objects.create(owner_id=first.pk)
+        post_save.connect(lambda created, **_: note(created), sender=Flat, weak=False)
+        with carpool.coalesce():
+            flat = Flat.objects.get(pk=flat.pk)
+            Owner.objects.get(pk=first.pk).delete()
+            flat.owner_id = second.pk
+            flat.save()
+        assert created == [True]
+        assert Flat.objects.get().owner_id == second.pk
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(Flat)
+            editor.delete_model(Owner)
 
 
 @pytest.mark.only_on("mysql")

@@ -16,6 +16,7 @@ from django.db import models
 from carpool.coalescing.figures import EarlyFlush, place
 from carpool.coalescing.keys import Keys
 from carpool.coalescing.late import LateKey
+from carpool.coalescing.originals import has_own
 from carpool.coalescing.queue import Queue
 from carpool.coalescing.shapes import InsertShape, NewRow
 from carpool.coalescing.values import MISSING, Given, has_placeholder
@@ -85,8 +86,7 @@ class Inserts:
             return None
         if shape.late is not None and (
             self._read_at_once[shape.table] >= OFTEN
-            # It would be told of a late key, which nobody is to see.
-            or any(type(obj).__setattr__ is not object.__setattr__ for obj in objs)
+            or any(_is_told_of_its_key(type(obj)) for obj in objs)
         ):
             return None
         prepared = []
@@ -176,6 +176,16 @@ class Inserts:
             self._unit.flush(EarlyFlush(name, place()))
         if not key.known:
             key.arrive(None)
+
+
+def _is_told_of_its_key(kind: type[models.Model]) -> bool:
+    """Tell whether a class has code that would be given a late key, which nobody is to see."""
+    return kind.__setattr__ is not object.__setattr__ or any(
+        # _assign_returned_values: from 6.0 on.
+        has_own(kind, name)
+        for name in ("_do_insert", "_assign_returned_values")
+        if hasattr(models.Model, name)
+    )
 
 
 class InsertShapes:

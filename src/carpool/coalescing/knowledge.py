@@ -163,11 +163,19 @@ def _key_of(compiler: Any) -> Callable[[Any], Any] | None:
 def _deleted_with(model: Any) -> list[Any]:
     """Return the models whose rows the database itself deletes with a row of this one."""
     # on_delete=DB_CASCADE, from Django 6.1 on; before, Django deletes them, one model at a time.
+    # By table: a foreign key may be to a proxy; and a migration's models are of its own registry.
+    table = model._meta.db_table
     return [
         other
-        for other in apps.get_models(include_auto_created=True)
+        for registry in {apps, model._meta.apps}
+        for other in registry.get_models(include_auto_created=True)
         for field in other._meta.local_concrete_fields
         if field.remote_field is not None
-        and field.related_model is model
+        and _table_of(field.related_model) == table
         and getattr(field.remote_field.on_delete, "on_delete_sql", None) is not None
     ]
+
+
+def _table_of(model: Any) -> str | None:
+    """Return a model's table; None if it is only a name, of a model that isn't there."""
+    return None if isinstance(model, str) else model._meta.db_table

@@ -250,15 +250,15 @@ def create(original: Any) -> Any:
                 obj = model(**kwargs)
                 using = self._db or router.db_for_write(model, **self._hints)
                 obj.save(force_insert=True, using=using)
-                if _FETCH_MODE is not None:
-                    obj._state.fetch_mode = _FETCH_MODE
+                if _HAS_FETCH_MODES:
+                    obj._state.fetch_mode = query.DEFAULT_FETCH_MODE
                 return obj
         return original(self, *args, **kwargs)
 
     return create
 
 
-_FETCH_MODE = getattr(query, "DEFAULT_FETCH_MODE", None)
+_HAS_FETCH_MODES = hasattr(query, "DEFAULT_FETCH_MODE")
 """From Django 6.1 on: a queryset's, which it hands to what it creates."""
 
 

@@ -140,7 +140,10 @@ class Plan:
         try:
             updated = self.save(obj, using, force_insert, False, None)
             if updated is None:
-                updated = save_table(obj, False, self._model, force_insert, False, using, None)
+                try:
+                    updated = save_table(obj, False, self._model, force_insert, False, using, None)
+                finally:
+                    self._unit.inserts.given_up = None  # if it has raised before its INSERT
         except Exception:
             with transaction.mark_for_rollback_on_error(using=using):
                 raise

@@ -185,6 +185,12 @@ def _save_table(original: Any) -> Any:
                     updated = plan.save(self, using, force_insert, force_update, update_fields)
                     if updated is not None:
                         return updated
+                try:
+                    return original(
+                        self, raw, cls, force_insert, force_update, using, update_fields
+                    )
+                finally:
+                    unit.inserts.given_up = None  # if it has raised before its INSERT
         return original(self, raw, cls, force_insert, force_update, using, update_fields)
 
     return _save_table
@@ -216,8 +222,11 @@ def _do_update(original: Any) -> Any:
         values: Any,
         update_fields: Any,
         forced_update: Any,
-        *returning_fields: Any,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
+        # From 6.0 on, the fields that are to be returned.
+        returning_fields = (*args, *kwargs.values())
         unit = unit_of(connections[using])
         model = base_qs.model
         if (
@@ -239,7 +248,7 @@ def _do_update(original: Any) -> Any:
             if shape is not None and unit.changes.update(shape, self, pk_val, given, forced):
                 return [()] if returning_fields else True
         return original(
-            self, base_qs, using, pk_val, values, update_fields, forced_update, *returning_fields
+            self, base_qs, using, pk_val, values, update_fields, forced_update, *args, **kwargs
         )
 
     return _do_update

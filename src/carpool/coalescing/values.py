@@ -33,6 +33,10 @@ _PLAIN: dict[str, type] = {
 PostgreSQL, Django wraps an int to tell the server its size; in an INSERT the column does that.)"""
 
 
+_AUTO = frozenset([models.AutoField, models.BigAutoField, models.SmallAutoField])
+_FOREIGN_KEYS = frozenset([models.ForeignKey, models.OneToOneField])
+
+
 def has_placeholder(field: Field, connection: BaseDatabaseWrapper) -> bool:
     """Tell whether a field writes its own SQL around a value (GIS does)."""
     if type(field) is models.BinaryField and connection.vendor != "mysql":
@@ -231,12 +235,14 @@ class _Column:
 
 def _quick(field: Field, connection: BaseDatabaseWrapper) -> Callable[[Any], Any] | None:
     kind = type(field)
+    if _refuses_zero(field, connection):
+        return _but_zero
     if kind is models.DateTimeField and settings.USE_TZ:
         if connection.vendor == "postgresql":
             return _aware
         if connection.vendor in ("sqlite", "mysql") and connection.timezone is datetime.UTC:
             return _in_utc
-    if kind in (models.ForeignKey, models.OneToOneField):
+    if kind in _FOREIGN_KEYS:
         return _nothing if _quick(field.target_field, connection) else None
     if kind.__module__ == "django.db.models.fields":
         return _nothing
@@ -245,6 +251,17 @@ def _quick(field: Field, connection: BaseDatabaseWrapper) -> Callable[[Any], Any
 
 def _nothing(value: Any) -> None:
     return None
+
+
+def _but_zero(value: Any) -> Any:
+    return value if type(value) is int and value else None
+
+
+def _refuses_zero(field: Any, connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether Django raises for 0, which MySQL takes for a key that it is to give itself."""
+    while type(field) in _FOREIGN_KEYS:
+        field = field.target_field
+    return type(field) in _AUTO and not connection.features.allows_auto_pk_0
 
 
 def _aware(value: Any) -> Any:
@@ -261,7 +278,9 @@ def _in_utc(value: Any) -> str | None:
 def plain_type(field: Field, connection: BaseDatabaseWrapper) -> type | None:
     """Return the class whose values ``get_db_prep_save()`` leaves as they are."""
     kind = type(field)
-    if kind in (models.ForeignKey, models.OneToOneField):
+    if _refuses_zero(field, connection):
+        return None
+    if kind in _FOREIGN_KEYS:
         found = plain_type(field.target_field, connection)
         return None if found is str else found  # an empty string may become NULL
     if kind.__module__ != "django.db.models.fields":  # a field of one's own may do anything
