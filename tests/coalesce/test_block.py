@@ -13,6 +13,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -290,6 +291,19 @@ def test_code_that_is_given_the_key_sees_no_late_one(
     with carpool.coalesce():
         Author.objects.create(name="a")
     assert seen == [int]
+
+
+@pytest.mark.only_on("mysql")
+def test_a_late_key_is_not_to_be_had_in_another_thread() -> None:
+    """Which is told so; what is queued is written by the thread of the block."""
+    with carpool.coalesce():
+        author = Author.objects.create(name="a")
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(getattr, author, "pk")
+            with pytest.raises(DatabaseError, match="read in another thread"):
+                future.result()
+        Author.objects.create(name="b")
+    assert dict(Author.objects.values_list("name", "pk"))["a"] == author.pk
 
 
 @pytest.mark.only_on("mysql")

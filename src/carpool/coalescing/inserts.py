@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import models
+from django.db import DatabaseError, models
 
 from carpool.coalescing.figures import EarlyFlush, place
 from carpool.coalescing.keys import Keys
@@ -164,6 +164,14 @@ class Inserts:
 
     def _flush_for(self, key: LateKey) -> None:
         """Write what is queued because a key is read; without a row, there is no key."""
+        try:
+            self._connection.validate_thread_sharing()
+        except DatabaseError as error:
+            raise DatabaseError(
+                "The key of an object that was saved inside coalesce(), or by an item of a run, "
+                "was read in another thread before it was known. The database gives it when the "
+                "row is written, which only the block's own thread can do: read obj.pk there first."
+            ) from error
         if self._queue.rows:
             instance = key.instance
             name = instance._meta.db_table if instance is not None else "a key"
