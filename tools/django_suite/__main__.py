@@ -28,7 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 DIFFERENCES = ROOT / "tests" / "django" / "differences.toml"
 
-DATABASES = ("sqlite", "postgres")
+DATABASES = ("sqlite", "postgres", "mysql")
+
+BY_DEFAULT = ("sqlite", "postgres")
 
 BLOCKS = ("plain", "coalesced")
 
@@ -97,14 +99,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tools.django_suite",
         description="Run Django's tests inside coalesce(), and compare with a plain run.",
     )
-    parser.add_argument("--db", choices=DATABASES, action="append", help="only this database")
+    parser.add_argument(
+        "--db",
+        choices=DATABASES,
+        action="append",
+        help=f"only this database; default: {' and '.join(BY_DEFAULT)}",
+    )
     parser.add_argument(
         "--jobs", type=int, default=CORES, help=f"runs side by side; default {CORES}, the cores"
     )
     parser.add_argument("--fresh", action="store_true", help="use no plain results kept before")
     parser.add_argument("labels", nargs="*", metavar="LABEL", help="as Django's runtests.py has it")
     options = parser.parse_args(arguments)
-    wanted = options.db or DATABASES
+    wanted = options.db or BY_DEFAULT
     allowed = read_allowed(DIFFERENCES, django.VERSION[:2])
     try:
         tests_folder(django.get_version())

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from tools.django_suite.results import ERROR, FAILED, PASSED, Outcome, Results
 
-
 DATABASE_ERRORS = "IntegrityError|DataError|DatabaseError|NotUpdated"
 
 

@@ -10,9 +10,17 @@ from typing import Any
 
 import dj_database_url
 
-#: PostgreSQL ends a statement that waits longer than this for a lock. Tests with two connections
+#: Seconds after which a server ends a statement that waits for a lock. Tests with two connections
 #: assume that the first one commits; in our block it doesn't, and the second would wait for ever.
-LOCK_TIMEOUT = "5s"
+LOCK_TIMEOUT = 5
+
+OPTIONS = {
+    "django.db.backends.postgresql": {"options": f"-c lock_timeout={LOCK_TIMEOUT}s"},
+    "django.db.backends.mysql": {
+        "init_command": f"SET SESSION innodb_lock_wait_timeout={LOCK_TIMEOUT}, "
+        f"lock_wait_timeout={LOCK_TIMEOUT}"
+    },
+}
 
 
 def database(alias: str) -> dict[str, Any]:
@@ -24,8 +32,10 @@ def database(alias: str) -> dict[str, Any]:
     configuration["NAME"] = f"django_{os.environ['CARPOOL_DJANGO_NAME']}_{alias}"
     configuration["OPTIONS"] = {
         **configuration.get("OPTIONS", {}),
-        "options": f"-c lock_timeout={LOCK_TIMEOUT}",
+        **OPTIONS[configuration["ENGINE"]],
     }
+    if configuration["ENGINE"].endswith("mysql"):
+        configuration["TEST"] = {"CHARSET": "utf8mb4"}
     return configuration
 
 
