@@ -179,17 +179,22 @@ class AutoincrementKeys:
         locked = unit.transaction.holds_lock
         if locked:
             size = 0
-        rows = unit.ask(
+        move = (
             f"UPDATE sqlite_sequence SET seq = MAX(seq, {highest}) + %s "
-            f"WHERE name = %s AND {is_autoincrement} RETURNING seq",
-            [size, table, table],
+            f"WHERE name = %s AND {is_autoincrement} RETURNING seq"
         )
-        if not rows:  # no row was ever inserted
-            rows = unit.ask(
-                f"INSERT INTO sqlite_sequence (name, seq) SELECT %s, {highest} + %s "
-                f"WHERE {is_autoincrement} RETURNING seq",
-                [table, size, table],
-            )
+        # As long as no row was inserted there is no sequence. Its name is not unique: two workers
+        # that make one would both have the first keys. So the other may have done it meanwhile.
+        begin = (
+            f"INSERT INTO sqlite_sequence (name, seq) SELECT %s, {highest} + %s "
+            f"WHERE {is_autoincrement} "
+            "AND NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = %s) RETURNING seq"
+        )
+        rows = (
+            unit.ask(move, [size, table, table])
+            or unit.ask(begin, [table, size, table, table])
+            or unit.ask(move, [size, table, table])
+        )
         if not rows:
             return None
         last = rows[0][0]
