@@ -138,6 +138,8 @@ class Attempt:
                 else:
                     self._blame(undone)
                     tries = 0
+            finally:
+                self.current.forget_errors()
 
     def _blame(self, undone: Undone) -> None:
         """Fail, through all further tries, the items for which the transaction was undone."""

@@ -418,7 +418,12 @@ class _Run:
                     yield from self._show(self._settling.abandon())
                 finally:
                     self._close()
-        self._conclude(failure)
+        try:
+            self._conclude(failure)
+        finally:
+            # Its traceback holds this frame. Such a cycle would keep the source open, and all that
+            # is in hand, until garbage is collected, in an order that not everything bears.
+            failure = None
 
     def _start(self) -> None:
         """Start the executor, unless the databases don't allow its workers."""
@@ -615,30 +620,31 @@ class _Run:
             f"{self._reader.read} read, {accounted} accounted for"
         )
         error = failure if failure is not None else self._reader.error
-        if self._journal is not None:
-            self._close_journal(self._journal, report, error)
-        if isinstance(failure, KeyboardInterrupt):
-            self._progress.interrupted(report)
-            raise Interrupted("the run was interrupted", report) from None
-        if isinstance(error, CarpoolError):
-            error.report = report
-            raise error
-        if error is not None:
-            try:
-                error.report = report  # type: ignore[attr-defined]
-            except AttributeError:  # its class has __slots__
-                raise RunFailed(_in_words(error), report) from error
-            raise error
-        if self._journal is not None and self._journal.cancelled:
-            raise RunCancelled(f"The run was cancelled.\n{report}", report)
-        failures = report.failed - report.failed_before + report.unknown
-        if self._options.on_error == "raise" and failures:
-            raise ItemsFailed(f"Stopped at the first failure.\n{report}", report)
-        if self._enough():
-            raise TooManyFailures(
-                f"Stopped: more than max_failures={self._options.max_failures} failed.\n{report}",
-                report,
-            )
+        try:
+            if self._journal is not None:
+                self._close_journal(self._journal, report, error)
+            if isinstance(failure, KeyboardInterrupt):
+                self._progress.interrupted(report)
+                raise Interrupted("the run was interrupted", report) from None
+            if isinstance(error, CarpoolError):
+                error.report = report
+                raise error
+            if error is not None:
+                try:
+                    error.report = report  # type: ignore[attr-defined]
+                except AttributeError:  # its class has __slots__
+                    raise RunFailed(_in_words(error), report) from error
+                raise error
+            if self._journal is not None and self._journal.cancelled:
+                raise RunCancelled(f"The run was cancelled.\n{report}", report)
+            failures = report.failed - report.failed_before + report.unknown
+            if self._options.on_error == "raise" and failures:
+                raise ItemsFailed(f"Stopped at the first failure.\n{report}", report)
+            if self._enough():
+                limit = f"max_failures={self._options.max_failures}"
+                raise TooManyFailures(f"Stopped: more than {limit} failed.\n{report}", report)
+        finally:
+            failure = error = None  # as in settled()
 
     def _close_journal(self, journal: Journal, report: Report, error: BaseException | None) -> None:
         """Write into the journal how the run ended."""

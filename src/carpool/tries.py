@@ -355,21 +355,32 @@ class Try:
         self, before: Callable[[list[Any]], Any], positions: list[int], items: list[Any]
     ) -> Any:
         """Return what before_chunk makes of the items. What it saves is sent at once."""
-        probe = self.probe
-        probe.undone = None
         marks = [len(c.run_on_commit) for c in self.connections]
-        error: BaseException | None = None
-        result = None
+        result, error = self._result_of(before, items)
+        try:
+            self._refuse_if_it_failed(positions, error)
+        finally:
+            error = None  # its traceback holds this frame: see `run`, in settled()
+        callbacks.tag(self, positions, marks)
+        return result
+
+    def _result_of(
+        self, before: Callable[[list[Any]], Any], items: list[Any]
+    ) -> tuple[Any, BaseException | None]:
+        """Call before_chunk with nothing queued; return its result, or what it raised."""
+        self.probe.undone = None
         with ExitStack() as stack:
             for unit in self.units:
                 stack.enter_context(unit.suspended())
             try:
-                result = before([*items])
+                return before([*items]), None
             except BaseException as raised:
                 if isinstance(raised, KeyboardInterrupt) and self.work.interruptible:
                     raise
-                error = raised
-        met = probe.undone or error
+                return None, raised
+
+    def _refuse_if_it_failed(self, positions: list[int], error: BaseException | None) -> None:
+        met = self.probe.undone or error
         trouble = trouble_of(met) if met is not None else None
         if met is not None and trouble is not None:
             if not (self.work.inside_outer and trouble is Trouble.RETRY):
@@ -383,8 +394,6 @@ class Try:
             )
         if error is not None:
             raise _BadHook(positions) from error
-        callbacks.tag(self, positions, marks)
-        return result
 
     # What its items have queued.
 
@@ -440,6 +449,12 @@ class Try:
             connection.needs_rollback = False
         return True
 
+    def forget_errors(self) -> None:
+        """Let go of the errors met, whose tracebacks lead here."""
+        self.probe.undone = None
+        for unit in self.units:
+            unit.broken = None
+
     # Its items.
 
     def _run_item(self, position: int, item: Any) -> None:
@@ -449,14 +464,20 @@ class Try:
         if isinstance(item, Fault):
             self.faults[position] = item
             return
-        probe = self.probe
-        probe.statements = 0
-        probe.undone = None
         marks = [len(c.run_on_commit) for c in self.connections]
+        error = self._error_of(position, item)
+        try:
+            self._settle(position, error, marks)
+        finally:
+            error = None  # its traceback holds this frame: see `run`, in settled()
+
+    def _error_of(self, position: int, item: Any) -> BaseException | None:
+        """Call the function; return what it raised."""
+        self.probe.statements = 0
+        self.probe.undone = None
         for unit in self.units:
             unit.tag = position
         self.work.calls += 1
-        error: BaseException | None = None
         self.observer.item(position)
         try:
             value = self.call(item)
@@ -467,7 +488,15 @@ class Try:
         except BaseException as raised:  # sys.exit() in a function fails its item, not the worker
             if isinstance(raised, KeyboardInterrupt) and self.work.interruptible:
                 raise
-            error = raised
+            return raised
+        return None
+
+    def _settle(self, position: int, error: BaseException | None, marks: list[int]) -> None:
+        """Undo what a failed item has left; raise if that takes more than dropping its rows.
+
+        ``marks``: how many on_commit callbacks there were before it, by connection.
+        """
+        probe = self.probe
         for connection in self.connections:
             if connection.needs_rollback:  # save() raised before its first statement
                 probe.statements += 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -395,3 +398,62 @@ def test_writes_by_copy_are_undone_with_their_item() -> None:
         "i003",
         "i004",
     ]
+
+
+class Thing:
+    """What a source holds."""
+
+
+def raising(snapshot: carpool.Snapshot) -> None:
+    raise OSError("no more room")
+
+
+def refuse(number: int) -> None:
+    raise ValueError(number)
+
+
+def refuse_saved(number: int) -> None:
+    Author.objects.create(name="author")
+    raise ValueError(number)
+
+
+def refuse_all(numbers: list[int]) -> None:
+    raise ValueError(numbers)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"function": refuse},
+        {"function": refuse_saved},
+        {"function": refuse_saved, "coalesce": False},
+        {"function": refuse, "before_chunk": refuse_all},
+        {"function": refuse, "max_failures": 1},
+        {"function": refuse, "progress": raising},
+    ],
+    ids=["item", "item that saves", "not coalesced", "before_chunk", "max_failures", "progress"],
+)
+def test_what_has_failed_leaves_no_garbage(options: dict[str, Any]) -> None:
+    """What the source holds goes with the run: no error is part of a cycle that keeps it."""
+
+    def attempt() -> weakref.ref[Thing]:
+        thing = Thing()
+
+        def source() -> Iterator[int]:
+            kept = thing
+            yield from range(8)
+            del kept
+
+        reference = weakref.ref(thing)
+        defaults: dict[str, Any] = {"executor": "inline", "chunk_size": 2, "progress": False}
+        with suppress(carpool.CarpoolError, OSError):
+            carpool.run(items=source(), **defaults | options)
+        return reference
+
+    attempt()  # what is imported the first time leaves garbage
+    gc.collect()
+    gc.disable()
+    try:
+        assert attempt()() is None
+    finally:
+        gc.enable()

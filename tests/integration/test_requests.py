@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 import time
 import warnings
@@ -54,9 +55,7 @@ class Call:
 
     @classmethod
     def make(cls) -> None:
-        frame = inspect.currentframe()
-        assert frame is not None
-        cls.line = frame.f_lineno + 1
+        cls.line = sys._getframe().f_lineno + 1
         carpool.run(cls.function, range(ITEMS), workers=2, progress=False, **cls.options)
         if threading.current_thread() is not threading.main_thread():
             databases.close_mine()  # nobody else does when this thread ends

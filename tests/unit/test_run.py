@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -445,16 +446,16 @@ def test_ctrl_c_ends_the_run_with_a_report(
 def test_items_that_cannot_be_sent_fail_alone(use: Use) -> None:
     """They are reported between the others, and if there is nothing else, too."""
     use(Scripted())
-    good = run([1, lambda: (yield), 2, sys._getframe()], chunk_size=10)
+    good = run([1, lambda: (yield), 2, threading.Lock()], chunk_size=10)
     assert (good.succeeded, good.failed) == (3, 1)
-    assert run([sys._getframe()] * 3).failed == 3
+    assert run([threading.Lock()] * 3).failed == 3
 
 
 def test_rejects_that_cannot_be_written_stop_the_run(use: Use, tmp_path: Path) -> None:
     """Not even if the last items that were read are the ones that can't be written."""
     use(Scripted())
     stopped = []
-    for items in ([sys._getframe()], [1, sys._getframe()], [sys._getframe(), 1]):
+    for items in ([threading.Lock()], [1, threading.Lock()], [threading.Lock(), 1]):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("carpool.rejects.Rejects.write", _full)
             with pytest.raises(RunFailed, match="can't be written") as caught:

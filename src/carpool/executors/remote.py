@@ -128,12 +128,13 @@ class RemoteExecutor(Executor):
         self.in_flight -= 1
         if answer is None:
             return [Ended(chunk, ChunkResult(chunk.number, Ending.STOPPED))]
-        if not isinstance(answer, BaseException):
+        if isinstance(answer, BaseException):
+            said = describe(answer, "unknown")
+        else:
             try:
                 return [Ended(chunk, loads(answer))]
             except Exception as unreadable:  # not what `perform_chunk` returned
-                answer = unreadable
-        said = describe(answer, "unknown")
+                said = describe(unreadable, "unknown")
         fault = unknown(f"{self.label} lost the chunk: {said.error}: {said.message}")
         return [Lost(chunk, Phase.NOT_TOLD, fault)]
 
@@ -263,13 +264,13 @@ def perform_chunk(
     that this is not the first time; without a journal the chunk is not run then.
     """
     try:
-        opened = _opened(run, parcel)
-    except BaseException as error:
-        return dumps(ChunkResult(number, Ending.UNAVAILABLE, fault=describe(error, "run")))
-    job = opened.worker.job
-    opened.locale.activate()
-    close_old_connections()
-    try:
+        try:
+            opened = _opened(run, parcel)
+        except BaseException as error:
+            return dumps(ChunkResult(number, Ending.UNAVAILABLE, fault=describe(error, "run")))
+        job = opened.worker.job
+        opened.locale.activate()
+        close_old_connections()
         ended = _refused(job, number, redelivered=redelivered)
         if ended is not None:
             return dumps(ended)
