@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
 from django.core import serializers
@@ -38,7 +38,7 @@ from django.test.utils import isolate_apps
 from django.utils import timezone
 
 import carpool
-from carpool.coalescing import Unit, late, unit_of
+from carpool.coalescing import Unit, handing_over, late, unit_of
 from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.values import is_hashable
 from tests.app.models import Account, Author, Book, Box, Pizzeria, Place, SignalLog, Tag, Ticket
@@ -293,6 +293,21 @@ def test_code_that_is_given_the_key_sees_no_late_one(
     assert seen == [int]
 
 
+def test_a_key_in_the_instances_dict_is_the_key() -> None:
+    """``success_url.format(**object.__dict__)``, as Django's own views do."""
+    with carpool.coalesce():
+        texts = [
+            "{id}".format(**vars(Author.objects.create(name="a"))),
+            repr(vars(Author.objects.create(name="b"))["id"]),
+            format(vars(Author.objects.create(name="c"))["id"], "d"),
+            f"{int(vars(Author.objects.create(name='d'))['id']):d}",
+        ]
+        found = Author.objects.get(name="a")
+        assert vars(Author.objects.create(name="e"))["id"] not in (found.pk, None)
+    names = {str(pk): name for pk, name in Author.objects.values_list("pk", "name")}
+    assert [names[text] for text in texts] == ["a", "b", "c", "d"]
+
+
 @pytest.mark.only_on("mysql")
 def test_a_late_key_is_not_to_be_had_in_another_thread() -> None:
     """Which is told so; what is queued is written by the thread of the block."""
@@ -335,6 +350,38 @@ def test_do_update_may_be_called_with_keywords(monkeypatch: pytest.MonkeyPatch) 
         author.name = "after"
         author.save()
     assert Author.objects.get().name == "after"
+
+
+@pytest.mark.only_on("sqlite")
+def test_two_that_make_a_tables_first_rows_get_keys_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has found that the table has no sequence yet, when the other makes it."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM sqlite_sequence WHERE name = 'app_tag'")
+    ask = Unit.ask
+    meetings = [1]
+
+    def make(word: str) -> None:
+        with carpool.coalesce():
+            Tag.objects.create(word=word)
+
+    def ask_and_meet(unit: Unit, sql: str, params: Any) -> Any:
+        rows = ask(unit, sql, params)
+        if not rows and sql.startswith("UPDATE sqlite_sequence") and meetings:
+            meetings.clear()
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(make, "other").result()
+                pool.submit(connections.close_all).result()
+        return rows
+
+    monkeypatch.setattr(Unit, "ask", ask_and_meet)
+    make("mine")
+    assert not meetings
+    assert set(Tag.objects.values_list("word", flat=True)) == {"mine", "other"}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM sqlite_sequence WHERE name = 'app_tag'")
+        assert cursor.fetchone() == (1,)
 
 
 @pytest.mark.first_rows  # which are sent at once
@@ -712,6 +759,50 @@ def test_async_code_is_refused_and_async_to_sync_works() -> None:
     assert figures.queued == 2
     assert figures.flushes == 1
     assert Tag.objects.count() == 2
+
+
+def test_a_coroutine_may_read_the_key() -> None:
+    """It runs in another thread than the block, which waits for it."""
+    seen: list[Any] = []
+
+    def read_below(tag: Tag) -> None:
+        async def read() -> None:
+            seen.append((tag.word, tag.pk))
+
+        async_to_sync(read)()
+
+    async def make() -> None:
+        for word in "ab":
+            tag = await Tag.objects.acreate(word=word)
+            seen.append((word, tag.pk))
+        await sync_to_async(read_below)(await Tag.objects.acreate(word="c"))
+
+    with carpool.coalesce():
+        async_to_sync(make)()
+    assert seen == sorted(Tag.objects.values_list("word", "pk"))
+
+
+def test_a_coroutine_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the block's thread itself waits for the event loop."""
+    monkeypatch.setattr(handing_over, "LONGEST", 0.01)
+    done: list[bool] = []
+
+    async def make() -> None:
+        holds = threading.Event()
+
+        def hold() -> None:
+            holds.set()
+            holding.wait(HANG)
+
+        held = asyncio.create_task(sync_to_async(hold)())
+        await asyncio.to_thread(holds.wait, HANG)
+        done.append(handing_over.done_by_waiting_thread(lambda: done.append(True)))
+        holding.set()
+        await held
+
+    holding = threading.Event()
+    async_to_sync(make)()
+    assert done == [False]
 
 
 @pytest.mark.parametrize("kind", ["async", "generator"])

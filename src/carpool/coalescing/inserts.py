@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, models
 
 from carpool.coalescing.figures import EarlyFlush, place
+from carpool.coalescing.handing_over import done_by_waiting_thread
 from carpool.coalescing.keys import Keys
 from carpool.coalescing.late import LateKey
 from carpool.coalescing.originals import has_own
@@ -162,11 +164,14 @@ class Inserts:
         queue.append(row)
         return returned
 
-    def _flush_for(self, key: LateKey) -> None:
+    def _flush_for(self, key: LateKey, at: str | None = None) -> None:
         """Write what is queued because a key is read; without a row, there is no key."""
+        at = at or place()
         try:
             self._connection.validate_thread_sharing()
         except DatabaseError as error:
+            if done_by_waiting_thread(partial(self._flush_for, key, at)):
+                return
             raise DatabaseError(
                 "The key of an object that was saved inside coalesce(), or by an item of a run, "
                 "was read in another thread before it was known. The database gives it when the "
@@ -181,7 +186,7 @@ class Inserts:
                 self._read_at_once[name] += 1
             else:
                 self._read_at_once[name] = 0
-            self._unit.flush(EarlyFlush(name, place()))
+            self._unit.flush(EarlyFlush(name, at))
         if not key.known:
             key.arrive(None)
 

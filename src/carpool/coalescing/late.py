@@ -1,7 +1,7 @@
 """A key's attribute for the time of the block: keys that are late, and keys that are changed.
 
 MySQL and MariaDB can't reserve a key: the database gives it at the flush. Such a row is queued
-without one. Its instance has a `LateKey` in the key's place, which nobody ever sees: the
+without one. Its instance has a `LateKey` in the key's place, which nobody sees: the
 attribute's descriptor is replaced, for the time of the block, by one that flushes when the key is
 read. So does the key itself when it is pickled or deep-copied inside the instance's ``__dict__``,
 and the class' ``__reduce_ex__``, which is also how ``copy.copy()`` copies.
@@ -16,6 +16,7 @@ saved an object of the model, is not seen; nor is it of a copy that is made afte
 
 from __future__ import annotations
 
+import operator
 import threading
 import types
 import weakref
@@ -89,6 +90,29 @@ class LateKey:
             self.flush(self)
         return self.value
 
+    # Who takes it out of the instance's __dict__ (``url.format(**obj.__dict__)``) takes the key.
+
+    def __str__(self) -> str:
+        return str(self.get())
+
+    def __repr__(self) -> str:
+        return repr(self.get())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.get(), spec)
+
+    def __int__(self) -> int:
+        return int(self.get())
+
+    def __index__(self) -> int:
+        return operator.index(self.get())
+
+    def __eq__(self, other: object) -> Any:
+        return self.get() == (other.get() if isinstance(other, LateKey) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.get())
+
     def __reduce__(self) -> Any:
         return _same, (self.get(),)
 
@@ -130,7 +154,7 @@ class Attribute:
     def __set__(self, instance: models.Model, value: Any) -> None:
         data = instance.__dict__
         before = data.get(self.attname, value)
-        if before != value and before.__class__ is not LateKey:
+        if before.__class__ is not LateKey and before != value:
             state = data.get("_state")  # before Model.__init__ there is none
             if state is not None and not state.adding:
                 _note_move(instance)
