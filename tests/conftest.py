@@ -15,6 +15,11 @@ import pytest
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from hypothesis import settings as settings_of_hypothesis
+
+# A machine that stalls for a moment is no failure. Where CI is set, the rest is Hypothesis' own.
+settings_of_hypothesis.register_profile("carpool", settings_of_hypothesis(), deadline=None)
+settings_of_hypothesis.load_profile("carpool")
 
 ROOT = Path(__file__).resolve().parent.parent
 

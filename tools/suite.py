@@ -201,9 +201,9 @@ def run_side_by_side(runs: Sequence[Run], jobs: int) -> Iterator[tuple[str, Coun
                     break
             else:
                 time.sleep(0.05)
-    except Stopped as stopped:
+    except Stopped:
         for run in running:
-            run.process.send_signal(stopped.number)
+            run.process.send_signal(signal.SIGINT)  # by which pytest tidies up, and by no other
         raise
     finally:
         for run in running:

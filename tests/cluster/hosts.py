@@ -151,7 +151,11 @@ def relay(address: str, port: int) -> Iterator[None]:
             with contextlib.suppress(OSError):  # it's closed in the end
                 while True:
                     outside, _ = listening.accept()
-                    inside = socket.create_connection(("127.0.0.1", port))
+                    try:
+                        inside = socket.create_connection(("127.0.0.1", port))
+                    except OSError:  # the server is down
+                        outside.close()
+                        continue
                     for pair in ((outside, inside), (inside, outside)):
                         threading.Thread(target=pump, args=pair, daemon=True).start()
 

@@ -115,7 +115,7 @@ class Proxy:
         with self._listening:
             self._listening.settimeout(0.2)
             while not self._ended:
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(OSError):  # nobody came, or is gone again
                     client, _ = self._listening.accept()
                     client.settimeout(None)
                     thread = threading.Thread(target=self._relay, args=(client,), daemon=True)

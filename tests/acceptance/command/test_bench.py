@@ -260,12 +260,12 @@ def test_ctrl_c(begin: Any, folder: Path) -> None:
 def test_an_item_that_never_ends(begin: Any, folder: Path) -> None:
     """It is said where, and for how long; Ctrl-C ends it, and nothing is left."""
     script = begin("bench", "shop.hang", "users.csv")
-    wait_until(lambda: "not through after 5" in script.err)
+    wait_until(lambda: "not through after" in script.err)
     script.interrupt()
     script.wait(130)
-    (line,) = [line for line in script.err.splitlines() if "not through" in line]
+    line = next(line for line in script.err.splitlines() if "not through" in line)
     place = 1 + (folder / "shop.py").read_text().splitlines().index("        time.sleep(3600)")
-    assert line.startswith("warm-up: not through after 5.")
+    assert re.match(r"warm-up: not through after \d+\.\d s", line)
     assert line.endswith(f"items done, at shop.py:{place} (Ctrl-C ends it)")
     assert "Nothing was stored." in script.err and "Traceback" not in script.err
     assert script.out == ""
