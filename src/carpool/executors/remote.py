@@ -264,13 +264,13 @@ def perform_chunk(
     that this is not the first time; without a journal the chunk is not run then.
     """
     try:
-        try:
-            opened = _opened(run, parcel)
-        except BaseException as error:
-            return dumps(ChunkResult(number, Ending.UNAVAILABLE, fault=describe(error, "run")))
-        job = opened.worker.job
-        opened.locale.activate()
-        close_old_connections()
+        opened = _opened(run, parcel)
+    except BaseException as error:
+        return dumps(ChunkResult(number, Ending.UNAVAILABLE, fault=describe(error, "run")))
+    job = opened.worker.job
+    opened.locale.activate()
+    close_old_connections()
+    try:
         ended = _refused(job, number, redelivered=redelivered)
         if ended is not None:
             return dumps(ended)
