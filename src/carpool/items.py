@@ -36,6 +36,9 @@ class NotLoaded(Exception):
         super().__init__(positions)
         self.positions = positions
 
+    def __str__(self) -> str:
+        return str(self.__cause__)
+
 
 class Items(Protocol):
     """Where a chunk's items come from, as often as needed."""

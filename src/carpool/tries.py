@@ -470,6 +470,8 @@ class Try:
             self._settle(position, error, marks)
         finally:
             error = None  # its traceback holds this frame: see `run`, in settled()
+            for unit in self.units:
+                unit.tag = None  # what is written next is not this item's doing
 
     def _error_of(self, position: int, item: Any) -> BaseException | None:
         """Call the function; return what it raised."""

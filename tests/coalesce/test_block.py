@@ -21,6 +21,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
 from django.core import serializers
+from django.core.files.base import ContentFile
 from django.db import (
     DatabaseError,
     IntegrityError,
@@ -41,7 +42,18 @@ import carpool
 from carpool.coalescing import Unit, handing_over, late, unit_of
 from carpool.coalescing.knowledge import Knowledge
 from carpool.coalescing.values import is_hashable
-from tests.app.models import Account, Author, Book, Box, Pizzeria, Place, SignalLog, Tag, Ticket
+from tests.app.models import (
+    Account,
+    Author,
+    Book,
+    Box,
+    Document,
+    Pizzeria,
+    Place,
+    SignalLog,
+    Tag,
+    Ticket,
+)
 from tests.coalesce.sent import statements
 from tests.waiting import HANG
 
@@ -306,6 +318,36 @@ def test_a_key_in_the_instances_dict_is_the_key() -> None:
         assert vars(Author.objects.create(name="e"))["id"] not in (found.pk, None)
     names = {str(pk): name for pk, name in Author.objects.values_list("pk", "name")}
     assert [names[text] for text in texts] == ["a", "b", "c", "d"]
+
+
+def test_keys_of_rows_that_are_not_saved_by_plan() -> None:
+    """Of a bulk_create(), and of a model whose field has a pre_save(): they come all the same."""
+    with carpool.coalesce() as figures:
+        made = [*Author.objects.bulk_create([Author(name=f"a{n}") for n in range(5)])]
+        files = [Document(name="d", file=ContentFile(b"x", name=f"{n}.txt")) for n in range(5)]
+        for document in files:
+            document.save()
+    assert not figures.early
+    assert [type(vars(obj)["id"]) for obj in (*made, *files)] == [int] * 10
+    assert {a.name: a.pk for a in made} == dict(Author.objects.values_list("name", "pk"))
+    assert {d.pk for d in files} == set(Document.objects.values_list("pk", flat=True))
+
+
+@pytest.mark.only_on("mysql")
+def test_a_key_that_is_looked_at_while_it_is_written_comes() -> None:
+    """By an execute wrapper around the block, which sees its statements."""
+    seen: list[Any] = []
+
+    def look(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "INSERT" in sql:
+            seen.extend([repr(vars(author)["id"]), author.pk])
+        return execute(sql, params, many, context)
+
+    author = Author(name="a")
+    with connection.execute_wrapper(look), carpool.coalesce():
+        author.save()
+    assert seen[:2] == ["None", None]
+    assert author.pk == Author.objects.get(name="a").pk
 
 
 @pytest.mark.only_on("mysql")

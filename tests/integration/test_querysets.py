@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from django.db import connection, models
-from django.db.models import Count, F, Prefetch, Window
+from django.db.models import Count, F, Prefetch, Subquery, Window
 from django.db.models.functions import RowNumber, Upper
 from django.test.utils import CaptureQueriesContext
 
 import carpool
+from carpool.items import LOADED_AT_ONCE
 from tests.app.functions import objects
 from tests.app.models import (
     Account,
@@ -232,6 +233,44 @@ def test_a_refused_update_fails_alone() -> None:
 
     assert {failure.item for failure in report.failures} == poor
     assert sorted(Account.objects.values_list("balance", flat=True)) == [0] * 6 + [5] * 6
+
+
+def rename_or_collide(tag: Tag) -> None:
+    tag.word = "taken" if tag.uses else f"{tag.word}x"
+    tag.save()
+
+
+def rename_or_miss(tag: Tag) -> None:
+    if tag.uses:
+        gone = Tag(pk=tag.pk + 100_000, word="gone")
+        gone._state.adding, gone._state.db = False, "default"
+        gone.save()
+    else:
+        tag.word += "x"
+        tag.save()
+
+
+@pytest.mark.parametrize("number", [LOADED_AT_ONCE + 1, LOADED_AT_ONCE + 100])
+@pytest.mark.parametrize("function", [rename_or_collide, rename_or_miss])
+def test_a_refused_item_before_further_rows_are_loaded(
+    function: Callable[[Tag], None], number: int
+) -> None:
+    """Loading them writes what is queued, whose refusal is the doing of the item that saved it."""
+    Tag.objects.bulk_create(Tag(word=f"t{n:04}") for n in range(number))
+    keys = sorted(Tag.objects.values_list("pk", flat=True))
+    bad = keys[LOADED_AT_ONCE - 1]
+    Tag.objects.filter(pk=bad).update(uses=1)
+    Tag.objects.filter(pk=keys[-1]).update(word="taken")
+
+    last = Tag.objects.order_by("-pk").values("word")[:1]  # so that it sees what is queued
+    tags = Tag.objects.order_by("pk").annotate(last=Subquery(last))
+    report = carpool.run(function, tags, executor="inline", chunk_size=number, progress=False)
+
+    failed = int(function is rename_or_collide)
+    assert (report.total, report.failed) == (number, failed)
+    assert [failure.item for failure in report.failures] == [bad] * failed
+    assert Tag.objects.filter(word__endswith="x").count() == number - 1
+    assert Tag.objects.filter(word="gone").count() == 1 - failed
 
 
 def number_of(books: list[Book]) -> int:

@@ -187,7 +187,8 @@ class Inserts:
             else:
                 self._read_at_once[name] = 0
             self._unit.flush(EarlyFlush(name, at))
-        if not key.known:
+        # While its row is being written, an execute wrapper may look; it will come.
+        if not key.known and not self._unit.is_writing:
             key.arrive(None)
 
 

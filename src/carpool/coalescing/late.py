@@ -85,7 +85,7 @@ class LateKey:
             instance.__dict__[self.attname] = value
 
     def get(self) -> Any:
-        """Return the key; writes what is queued if it is not known yet."""
+        """Return the key; writes what is queued if it isn't known. None while it is written."""
         if not self.known:
             self.flush(self)
         return self.value
@@ -145,7 +145,7 @@ class Attribute:
             return self.original.__get__(instance, owner)
         if value.__class__ is LateKey:
             key = value.get()
-            if instance.__dict__.get(self.attname) is value:
+            if value.known and instance.__dict__.get(self.attname) is value:
                 instance.__dict__[self.attname] = key
             value = key
         # A descriptor of the user's own may show it as something else.
@@ -153,11 +153,14 @@ class Attribute:
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         data = instance.__dict__
-        before = data.get(self.attname, value)
-        if before.__class__ is not LateKey and before != value:
-            state = data.get("_state")  # before Model.__init__ there is none
-            if state is not None and not state.adding:
-                _note_move(instance)
+        if value.__class__ is LateKey:  # by Django, as what an INSERT has returned
+            value = value.value if value.known else value
+        else:
+            before = data.get(self.attname, value)
+            if before.__class__ is not LateKey and before != value:
+                state = data.get("_state")  # before Model.__init__ there is none
+                if state is not None and not state.adding:
+                    _note_move(instance)
         if self.sets:  # a foreign key's, which forgets the object that it pointed at
             self.original.__set__(instance, value)
         else:

@@ -104,6 +104,7 @@ class Unit:
         self._driver: Any = None  # the driver's connection, when first used
         self._lost = False  # it is another by now
         self._arrivals: list[tuple[late.LateKey, Any]] = []
+        self.is_writing = False
         self._watched: set[tuple[type[models.Model], str]] = set()
         self.keys = reserved or keys_for(connection)
         self._writer = writer_for(self)
@@ -350,6 +351,7 @@ class Unit:
             if early is not None:
                 figures.early[early] += 1
         tables = self.queue.clear()
+        self.is_writing = True
         try:
             with self.own_statements():
                 for part in self.transaction.parts_by_savepoint(tables):
@@ -366,6 +368,8 @@ class Unit:
             if isinstance(error, IntegrityError | DataError):  # the connection is there
                 forget_refused(tables, self.tag, self._flusher.suspect(error))
             raise
+        finally:
+            self.is_writing = False
         for table in tables:
             self._knowledge.forget(table)
 
