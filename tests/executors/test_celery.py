@@ -105,8 +105,9 @@ class TestCelery(CeleryContract):
         assert (report.succeeded, report.failures) == (60, ())
         assert stored() == names(range(60))
         assert sent.count(False) == 30
-        # Not one a process: it may meet other chunks before the one that brings the parcel.
-        assert 1 <= sent.count(True) <= 2 * self.window
+        # Not one a process: what brings the parcel may reach the other one, which has it, and
+        # meanwhile more chunks reach the one that hasn't.
+        assert 1 <= sent.count(True) < 30
 
     def test_a_small_one_comes_along_and_costs_no_round_trip(self, sent: list[bool]) -> None:
         """A function with an import path is sent with each chunk."""
